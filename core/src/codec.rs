@@ -45,11 +45,11 @@ pub enum DecodeError {
 ///
 /// | version | adds |
 /// |---|---|
-/// | 2 | credentials and owners of pins: [`CREDENTIALS_VERSION`] |
+/// | 2 | credentials, owners of pins, and drains: [`POLICY_VERSION`] |
 pub const VERSION: u8 = 2;
 
-/// Protocol version of credentials: commands, the stored list, and a chunk of snapshots.
-pub const CREDENTIALS_VERSION: u8 = 2;
+/// Protocol version of the policy: its commands, the stored record, and a chunk of snapshots.
+pub const POLICY_VERSION: u8 = 2;
 
 /// Highest protocol version that [`decode`] reads. Debug builds, and the simulator's, have the next one too:
 /// tests of upgrades run peers of both releases, by [`Config::version`](crate::Config::version).

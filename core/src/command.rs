@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::codec::{CREDENTIALS_VERSION, FIRST_VERSION};
+use crate::codec::{FIRST_VERSION, POLICY_VERSION};
 use crate::credential::{Credential, CredentialError, CredentialId};
+use crate::drain::{Drain, DrainError};
 use crate::ids::{Cid, Incarnation, Index, PeerId, ProposalId, RaftId};
 use crate::members::MembersWish;
 use crate::pin::Pin;
@@ -82,6 +83,16 @@ pub enum Command {
         /// Name of the owner.
         owner: String,
     },
+    /// Drains a peer, or changes the settings of its drain.
+    Drain {
+        /// The drain.
+        drain: Drain,
+    },
+    /// Ends the drain of a peer. Its pins stay where they are.
+    EndDrain {
+        /// The drained peer.
+        peer: PeerId,
+    },
 }
 
 impl Command {
@@ -92,9 +103,11 @@ impl Command {
             Self::Admit { .. } | Self::Pin { .. } | Self::Reallocate { .. } | Self::Unpin { .. } => {
                 FIRST_VERSION
             }
-            Self::CreateCredential { .. } | Self::RevokeCredential { .. } | Self::Release { .. } => {
-                CREDENTIALS_VERSION
-            }
+            Self::CreateCredential { .. }
+            | Self::Drain { .. }
+            | Self::EndDrain { .. }
+            | Self::Release { .. }
+            | Self::RevokeCredential { .. } => POLICY_VERSION,
         }
     }
 }
@@ -112,6 +125,12 @@ pub enum Outcome {
     CredentialRefused(CredentialError),
     /// The removed credential.
     CredentialRevoked(Credential),
+    /// The drain, as stored.
+    DrainStarted(Drain),
+    /// The ended drain.
+    DrainEnded(Drain),
+    /// The change of the drains is impossible.
+    DrainRefused(DrainError),
     /// The pin does not exist, or not for the owner that lets go of it.
     NotFound,
     /// The membership request is recorded; the leader carries it out.

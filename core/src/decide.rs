@@ -64,6 +64,11 @@ pub(crate) fn decide(
             Decision::Propose(Command::CreateCredential { credential })
         }
         Request::RevokeCredential { id } => Decision::Propose(Command::RevokeCredential { id: *id }),
+        Request::Drain { drain } => {
+            let drain = drain.clone();
+            Decision::Propose(Command::Drain { drain })
+        }
+        Request::EndDrain { peer } => Decision::Propose(Command::EndDrain { peer: peer.clone() }),
         Request::Import { pin, owner } => match import(now, pool, current, pin, owner.as_deref()) {
             Ok(command) => Decision::Propose(command),
             Err(refusal) => Decision::Answer(Err(refusal)),

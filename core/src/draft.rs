@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::credential::Credential;
 use crate::effect::StoreOp;
 use crate::ids::Cid;
 use crate::local::{Local, QueueKey};
 use crate::pin::Pin;
+use crate::policy::Policy;
 use crate::view::PinsetView;
 
 /// Writes of the batch under construction, over a view of the writes before it.
@@ -19,7 +19,7 @@ pub(crate) struct Draft<'a, V> {
     pub(crate) sync: bool,
     pins: BTreeMap<Cid, Option<Pin>>,
     locals: BTreeMap<Cid, Option<Local>>,
-    credentials: Option<Vec<Credential>>,
+    policy: Option<Policy>,
 }
 
 impl<'a, V: PinsetView> Draft<'a, V> {
@@ -30,7 +30,7 @@ impl<'a, V: PinsetView> Draft<'a, V> {
             sync: false,
             pins: BTreeMap::new(),
             locals: BTreeMap::new(),
-            credentials: None,
+            policy: None,
         }
     }
 
@@ -45,15 +45,13 @@ impl<'a, V: PinsetView> Draft<'a, V> {
             .unwrap_or_else(|| self.view.local(cid))
     }
 
-    pub(crate) fn credentials(&self) -> Vec<Credential> {
-        self.credentials
-            .clone()
-            .unwrap_or_else(|| self.view.credentials())
+    pub(crate) fn policy(&self) -> Policy {
+        self.policy.clone().unwrap_or_else(|| self.view.policy())
     }
 
-    pub(crate) fn set_credentials(&mut self, credentials: Vec<Credential>) {
-        self.credentials = Some(credentials.clone());
-        self.ops.push(StoreOp::SetCredentials { credentials });
+    pub(crate) fn set_policy(&mut self, policy: Policy) {
+        self.policy = Some(policy.clone());
+        self.ops.push(StoreOp::SetPolicy { policy });
     }
 
     pub(crate) fn put_pin(&mut self, pin: Pin, previous: Option<Pin>) {

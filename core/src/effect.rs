@@ -3,11 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::credential::{Credential, CredentialError};
+use crate::drain::{Drain, DrainError};
 use crate::ids::{BatchId, Cid, Index, OpId, PeerId, SnapshotId, Ticket};
 use crate::limits::TooLarge;
 use crate::local::{Local, QueueKey};
 use crate::members::Members;
 use crate::pin::{Mode, Pin};
+use crate::policy::Policy;
 use crate::records::{HardState, LogEntry};
 use crate::snapshot::{Applied, Manifest};
 use crate::window::Window;
@@ -120,7 +122,7 @@ pub enum StoreOp {
         /// Key of the entry.
         key: QueueKey,
     },
-    /// Replaces the pinset and the credentials by those of a staged snapshot, and the applied position,
+    /// Replaces the pinset and the policy by those of a staged snapshot, and the applied position,
     /// members and windows by those of its manifest. Empties the log.
     InstallSnapshot {
         /// Id of the staged snapshot.
@@ -152,11 +154,6 @@ pub enum StoreOp {
         /// The new position.
         applied: Applied,
     },
-    /// Writes all credentials.
-    SetCredentials {
-        /// The credentials, sorted by id; at most [`CREDENTIALS_MAX`](crate::CREDENTIALS_MAX).
-        credentials: Vec<Credential>,
-    },
     /// Writes Raft's hard state.
     SetHardState {
         /// The new hard state.
@@ -166,6 +163,11 @@ pub enum StoreOp {
     SetMembers {
         /// The new membership.
         members: Members,
+    },
+    /// Writes the policy.
+    SetPolicy {
+        /// The new policy.
+        policy: Policy,
     },
     /// Writes whether the local state is being reconciled with an installed snapshot.
     SetReconciling {
@@ -208,6 +210,10 @@ pub enum Reply {
     CredentialCreated(Credential),
     /// The removed credential.
     CredentialRevoked(Credential),
+    /// The ended drain.
+    DrainEnded(Drain),
+    /// The new or changed drain.
+    DrainStarted(Drain),
     /// The peer is a member.
     PeerAdded,
     /// The peer is not a member any more.
@@ -234,6 +240,9 @@ pub enum Refusal {
     /// The change of the credentials contradicts the existing ones.
     #[error(transparent)]
     Credential(#[from] CredentialError),
+    /// The change of the drains is impossible.
+    #[error(transparent)]
+    Drain(#[from] DrainError),
     /// The comparison with the IPFS node failed.
     #[error("the IPFS node of this peer does not answer as it should: {0}")]
     IpfsFailed(String),

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::credential::{Credential, CredentialId};
+use crate::drain::Drain;
 use crate::ids::{BatchId, Cid, OpId, PeerId, SnapshotId, Ticket};
 use crate::metric::Metric;
 use crate::pin::{Pin, PinOptions};
@@ -130,6 +131,17 @@ pub enum Request {
     CreateCredential {
         /// The new credential.
         credential: Credential,
+    },
+    /// Drain a peer: move its pins to others, and allocate none to it. Changes the settings if it is being
+    /// drained.
+    Drain {
+        /// The drain.
+        drain: Drain,
+    },
+    /// End the drain of a peer. Its pins stay where they are.
+    EndDrain {
+        /// The drained peer.
+        peer: PeerId,
     },
     /// Add a pin of an exported pinset. Its type, reference, options and timestamp are kept, its allocations
     /// are preferred, and it gets a new version.

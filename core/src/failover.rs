@@ -282,6 +282,8 @@ mod tests {
             Command::Reallocate { allocations, .. } => Some(allocations),
             Command::Admit { .. }
             | Command::CreateCredential { .. }
+            | Command::Drain { .. }
+            | Command::EndDrain { .. }
             | Command::Members { .. }
             | Command::Pin { .. }
             | Command::Release { .. }

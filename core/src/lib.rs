@@ -35,6 +35,8 @@ mod config;
 mod credential;
 mod decide;
 mod draft;
+mod drain;
+mod drainer;
 mod effect;
 mod event;
 mod failover;
@@ -51,6 +53,7 @@ mod pending;
 mod pin;
 mod pinset;
 mod planted;
+mod policy;
 mod raft;
 mod records;
 mod requests;
@@ -66,7 +69,7 @@ mod window;
 mod wire;
 
 pub use codec::{
-    CREDENTIALS_VERSION, DecodeError, FIRST_VERSION, READABLE_VERSION, VERSION, decode, decode_up_to, encode,
+    DecodeError, FIRST_VERSION, POLICY_VERSION, READABLE_VERSION, VERSION, decode, decode_up_to, encode,
     encode_for_version,
 };
 pub use command::{Command, Outcome, Precondition, Proposal};
@@ -77,6 +80,8 @@ pub use credential::{
     CREDENTIAL_LIMITS_MAX, CREDENTIAL_NAME_MAX, CREDENTIALS_MAX, Credential, CredentialError, CredentialId,
     CredentialLimit, ParseCredentialIdError, Scope,
 };
+pub use drain::{DRAINS_MAX, Drain, DrainError, MOVES_MAX};
+pub use drainer::Blocked;
 pub use effect::{Batch, Effect, IpfsAction, Refusal, Reply, StoreOp};
 pub use event::{Event, IpfsError, Missing, Request};
 pub use ids::{
@@ -97,6 +102,7 @@ pub use owners::{OWNERS_MAX, bytes_key, is_reserved_key, owner_key, owners_in, w
 pub use pin::{Mode, Pin, PinOptions, PinType, Replicas};
 #[cfg(planted_bugs)]
 pub use planted::{Bug, announce_news, plant, shrink};
+pub use policy::Policy;
 pub use records::{HardState, Identity, LogEntry, Payload, Recovered};
 pub use rescue::{Rescue, RescueError};
 pub use snapshot::{Applied, Manifest};

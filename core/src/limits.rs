@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::codec::encoded_len;
 use crate::command::{Command, Proposal};
 use crate::credential::{CREDENTIAL_LIMITS_MAX, CREDENTIAL_NAME_MAX, Credential};
+use crate::drain::{Drain, MOVES_MAX};
 use crate::pin::{Pin, PinOptions};
 
 /// Maximum length of a pin's name, in bytes. Every replica of the pinset stores it; Kubo's own limit is 255.
@@ -119,8 +120,10 @@ impl LimitsConfig {
             Command::Release { owner, .. } => {
                 TooLarge::unless("the name of the owner", "bytes", owner.len(), CREDENTIAL_NAME_MAX)
             }
+            Command::Drain { drain } => drain.check(),
             Command::Reallocate { allocations, .. } => too_many_allocations(allocations.len()),
             Command::Admit { .. }
+            | Command::EndDrain { .. }
             | Command::Members(_)
             | Command::RevokeCredential { .. }
             | Command::Unpin { .. } => Ok(()),
@@ -219,6 +222,18 @@ impl Credential {
         TooLarge::unless("the name of the credential", "bytes", name, CREDENTIAL_NAME_MAX)?;
         let limits = self.limits.len();
         TooLarge::unless("the credential", "limits", limits, CREDENTIAL_LIMITS_MAX)
+    }
+}
+
+impl Drain {
+    /// Checks the number of moves against its limit.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] if it exceeds [`MOVES_MAX`].
+    pub fn check(&self) -> Result<(), TooLarge> {
+        let (size, limit) = (self.moves_max as usize, MOVES_MAX as usize);
+        TooLarge::unless("the limit of the drain", "moves", size, limit)
     }
 }
 

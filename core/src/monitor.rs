@@ -356,6 +356,12 @@ impl Monitor {
         pings.map(|(peer, _)| peer.clone()).collect()
     }
 
+    /// Returns whether a peer has a valid, unexpired `ping`.
+    pub(crate) fn is_alive(&self, now: Instant, peer: &PeerId) -> bool {
+        let ping = self.metrics.get(peer).and_then(|metrics| metrics.get(PING));
+        ping.is_some_and(|received| counts(received, now))
+    }
+
     /// Returns the reason, for display, of each live peer with an invalid sample of one of these metrics.
     pub(crate) fn exclusions(&self, now: Instant, allocate_by: &[String]) -> Vec<String> {
         let mut reasons = Vec::new();

@@ -12,8 +12,11 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::command::Command;
 use crate::config::Config;
+use crate::decide::PeerPool;
 use crate::draft::Draft;
+use crate::drainer::{self, Drainer};
 use crate::effect::{Batch, Effect, Refusal, Reply, StoreOp};
 use crate::event::{Event, Request};
 use crate::failover::Failover;
@@ -36,6 +39,8 @@ pub use self::view::{Counters, View};
 /// Submachine that a deadline of [`Node::poll_timeout`] belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Timer {
+    /// Moves the pins of this peer to others, while it is being drained.
+    Drain,
     /// Searches pins to re-allocate or to remove.
     Failover,
     /// Plans membership changes.
@@ -68,6 +73,7 @@ pub struct Node {
     tracker: Tracker,
     monitor: Monitor,
     failover: Failover,
+    drainer: Drainer,
     planner: Planner,
     requests: Requests,
     /// Identity to restart Raft under once no write is in flight; the current Raft id is retired.
@@ -122,6 +128,7 @@ impl Node {
             tracker: Tracker::new(config.peer.clone(), &config.tracker, reconciling, seed, now),
             monitor: Monitor::new(config.peer.clone(), &config.monitor, now),
             failover: Failover::new(&config.failover),
+            drainer: Drainer::new(config.peer.clone(), config.failover.chunk),
             planner: Planner::new(
                 &config.membership,
                 config.raft.tick * config.raft.election_ticks * 2,
@@ -167,6 +174,9 @@ impl Node {
             tracker: Vec::new(),
             monitor: Vec::new(),
         };
+        if !self.drainer.is_loaded() {
+            self.drainer.load(now, view.policy().drains);
+        }
         self.tracker.refill_queues(view);
         let applied = self.pinset.applied();
         let mut events = events.into_iter().peekable();
@@ -186,7 +196,9 @@ impl Node {
         }
         self.settle(&mut step, true);
         if !self.raft.is_installing() {
-            self.tracker.start_ops(now, &mut step.draft, &mut step.tracker);
+            let Self { tracker, monitor, .. } = self;
+            let is_alive = |peer: &PeerId| monitor.is_alive(now.mono, peer);
+            tracker.start_ops(now, &mut step.draft, is_alive, &mut step.tracker);
         }
         self.route_tracker(&mut step);
         if self.pinset.applied() != applied {
@@ -276,6 +288,8 @@ impl Node {
             | Request::Allocate { .. }
             | Request::Barrier
             | Request::CreateCredential { .. }
+            | Request::Drain { .. }
+            | Request::EndDrain { .. }
             | Request::Import { .. }
             | Request::Pin { .. }
             | Request::RemovePeer { .. }
@@ -309,12 +323,13 @@ impl Node {
             .handle_timeout(now, &mut step.draft, index, &mut step.tracker);
         if self.failover.poll_timeout().is_some_and(|at| at <= now.mono) {
             let down = self.down(now);
-            let candidates = self.monitor.candidates(now.mono, &self.config.allocate_by);
+            let candidates = self.pool(now).candidates;
             let view = step.draft.view;
             let mut commands = Vec::new();
             let gone = &self.raft.members().departed;
             self.failover
                 .handle_timeout(now, time, view, (&down, gone), &candidates, &mut commands);
+            commands.extend(self.ended_drains());
             let origin = self.raft.id();
             for command in commands {
                 if !self.pending.is_full() {
@@ -323,6 +338,47 @@ impl Node {
                 }
             }
         }
+        self.drain(step);
+    }
+
+    /// Returns the commands that end the drains of peers that are not members any more.
+    fn ended_drains(&self) -> impl Iterator<Item = Command> {
+        let members = self.raft.members();
+        let peers = self.drainer.all().iter().map(|drain| &drain.peer);
+        let gone = peers.filter(|peer| members.raft_id(peer).is_none() && !planted!(DrainOutlivesPeer));
+        gone.map(|peer| Command::EndDrain { peer: peer.clone() })
+    }
+
+    /// Proposes the next moves of this peer's pins, while it is being drained.
+    fn drain<V: PinsetView>(&mut self, step: &mut Step<'_, V>) {
+        let now = step.now;
+        let is_due = self.drainer.poll_timeout().is_some_and(|at| at <= now.mono);
+        if !is_due || self.membership() == Membership::Removed {
+            return;
+        }
+        let pool = self.pool(now);
+        let mut commands = Vec::new();
+        self.drainer
+            .handle_timeout(now, step.draft.view, &pool, &mut commands);
+        let origin = self.raft.id();
+        for command in commands {
+            let proposal = self.requests.mint(origin, command);
+            self.propose(step, proposal);
+        }
+    }
+
+    /// Returns the peers that can be allocated to.
+    fn pool(&self, now: Now) -> PeerPool {
+        let by = &self.config.allocate_by;
+        let mut pool = PeerPool {
+            candidates: self.monitor.candidates(now.mono, by),
+            alive: self.monitor.alive(now.mono),
+            exclusions: self.monitor.exclusions(now.mono, by),
+        };
+        let is_drained = |peer: &PeerId| self.drainer.is_drained(peer);
+        let drained = drainer::exclude(is_drained, &mut pool.candidates);
+        pool.exclusions.extend(drained);
+        pool
     }
 
     /// Returns the members that have been silent for longer than the grace period, and all former members.
@@ -424,6 +480,8 @@ impl Node {
         } else {
             self.tracker.poll_timeout(now)
         };
+        let is_removed = self.membership() == Membership::Removed;
+        let drain = self.drainer.poll_timeout().filter(|_| !is_removed);
         [
             (Some(self.raft.poll_timeout()), Timer::Raft),
             (self.planner.poll_timeout(), Timer::Membership),
@@ -431,6 +489,7 @@ impl Node {
             (self.requests.poll_timeout(), Timer::Requests),
             (tracker, Timer::Tracker),
             (self.failover.poll_timeout(), Timer::Failover),
+            (drain, Timer::Drain),
         ]
         .into_iter()
         .filter_map(|(at, timer)| at.map(|at| (at, timer)))

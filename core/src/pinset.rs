@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::command::{Command, Outcome, Precondition, Proposal};
 use crate::credential;
 use crate::draft::Draft;
+use crate::drain;
 use crate::effect::StoreOp;
 use crate::ids::{Cid, Index, PeerId, ProposalId, RaftId, Term};
 use crate::owners::{self, Release};
 use crate::pin::{Mode, Pin};
 use crate::planted::planted;
+use crate::policy::Policy;
 use crate::snapshot::{Applied, Manifest};
 use crate::view::PinsetView;
 use crate::window::Window;
@@ -111,25 +113,33 @@ impl Pinset {
             Command::Admit { .. } => (Outcome::Admitted, None),
             Command::Members(wish) => (Outcome::Recorded(wish), None),
             Command::CreateCredential { credential } => {
-                let all = credential::create(&draft.credentials(), credential.clone());
-                let outcome = match all {
-                    Ok(all) => {
-                        draft.set_credentials(all);
-                        Outcome::CredentialCreated(credential)
-                    }
-                    Err(refusal) => Outcome::CredentialRefused(refusal),
-                };
-                (outcome, None)
+                let changed = change_policy(draft, |policy| {
+                    policy.credentials = credential::create(&policy.credentials, credential.clone())?;
+                    Ok(Outcome::CredentialCreated(credential))
+                });
+                (changed.unwrap_or_else(Outcome::CredentialRefused), None)
             }
             Command::RevokeCredential { id } => {
-                let outcome = match credential::revoke(&draft.credentials(), id) {
-                    Ok((all, revoked)) => {
-                        draft.set_credentials(all);
-                        Outcome::CredentialRevoked(revoked)
-                    }
-                    Err(refusal) => Outcome::CredentialRefused(refusal),
-                };
-                (outcome, None)
+                let changed = change_policy(draft, |policy| {
+                    let (rest, revoked) = credential::revoke(&policy.credentials, id)?;
+                    policy.credentials = rest;
+                    Ok(Outcome::CredentialRevoked(revoked))
+                });
+                (changed.unwrap_or_else(Outcome::CredentialRefused), None)
+            }
+            Command::Drain { drain } => {
+                let changed = change_policy(draft, |policy| {
+                    let stored = drain::start(&mut policy.drains, drain)?;
+                    Ok(Outcome::DrainStarted(stored))
+                });
+                (changed.unwrap_or_else(Outcome::DrainRefused), None)
+            }
+            Command::EndDrain { peer } => {
+                let changed = change_policy(draft, |policy| {
+                    let ended = drain::end(&mut policy.drains, &peer)?;
+                    Ok(Outcome::DrainEnded(ended))
+                });
+                (changed.unwrap_or_else(Outcome::DrainRefused), None)
             }
             Command::Pin { pin, precondition } => self.apply_pin(draft, index, pin, precondition),
             Command::Reallocate {
@@ -224,6 +234,17 @@ impl Pinset {
             }
         }
     }
+}
+
+/// Writes a changed policy, unless the change is refused.
+fn change_policy<V: PinsetView, E>(
+    draft: &mut Draft<'_, V>,
+    change: impl FnOnce(&mut Policy) -> Result<Outcome, E>,
+) -> Result<Outcome, E> {
+    let mut policy = draft.policy();
+    let outcome = change(&mut policy)?;
+    draft.set_policy(policy);
+    Ok(outcome)
 }
 
 fn reallocate<V: PinsetView>(

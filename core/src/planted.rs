@@ -117,6 +117,20 @@ mod switch {
         DirectOverRecursive,
         /// A local state from before a power cut is trusted although the pin has changed since.
         DistrustDropped,
+        /// A drain moves pins although fewer living peers than the minimum remain.
+        DrainBelowMinimum,
+        /// The drain of a peer is reported to have ended, and goes on.
+        DrainNeverEnds,
+        /// A drained peer passes over its pins only once.
+        DrainOnePass,
+        /// The drain of a peer that was removed is kept.
+        DrainOutlivesPeer,
+        /// A drain removes its peer from pins without a replacement.
+        DrainReducesCopies,
+        /// A drain has any number of moves under way.
+        DrainUnlimited,
+        /// Pins are allocated to peers that are being drained.
+        DrainedPeersAllocated,
         /// Entries and messages are not limited by bytes.
         EntryBytesIgnored,
         /// The number of voters may be even.

@@ -241,6 +241,9 @@ impl Requests {
             Outcome::CredentialCreated(new) => Ok(Reply::CredentialCreated(new.clone())),
             Outcome::CredentialRefused(why) => Err(Refusal::Credential(why.clone())),
             Outcome::CredentialRevoked(old) => Ok(Reply::CredentialRevoked(old.clone())),
+            Outcome::DrainEnded(old) => Ok(Reply::DrainEnded(old.clone())),
+            Outcome::DrainRefused(why) => Err(Refusal::Drain(why.clone())),
+            Outcome::DrainStarted(new) => Ok(Reply::DrainStarted(new.clone())),
             Outcome::Conflict(why) => Err(Refusal::Conflict(why.clone())),
             Outcome::Pinned(pin) => Ok(Reply::Pinned(pin.clone())),
             Outcome::Unpinned(pin) => Ok(Reply::Unpinned(pin.clone())),
@@ -337,6 +340,8 @@ impl Requests {
             Request::Allocate { .. }
             | Request::Barrier
             | Request::CreateCredential { .. }
+            | Request::Drain { .. }
+            | Request::EndDrain { .. }
             | Request::Import { .. }
             | Request::Pin { .. }
             | Request::Recover { .. }

@@ -1,4 +1,4 @@
-//! Snapshot metadata, as sent from peer to peer. The pins and the credentials are streamed by the shells.
+//! Snapshot metadata, as sent from peer to peer. The pins and the policy are streamed by the shells.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,7 +17,7 @@ pub struct Applied {
     pub pins: u64,
 }
 
-/// The shared state without the pins and the credentials.
+/// The shared state without the pins and the policy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// Position of the snapshot.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use crate::*;
 
-/// A snapshot: its manifest, the pins and the credentials.
-pub(crate) type Staged = (Manifest, BTreeMap<Cid, Pin>, Vec<Credential>);
+/// A snapshot: its manifest, the pins and the policy.
+pub(crate) type Staged = (Manifest, BTreeMap<Cid, Pin>, Policy);
 
 /// The state that batches write. Nothing is lost.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +16,7 @@ pub(crate) struct Disk {
     pub(crate) pins: BTreeMap<Cid, Pin>,
     pub(crate) locals: BTreeMap<Cid, Local>,
     pub(crate) queue: std::collections::BTreeSet<QueueKey>,
-    pub(crate) credentials: Vec<Credential>,
+    pub(crate) policy: Policy,
     pub(crate) staged: BTreeMap<SnapshotId, Staged>,
     pub(crate) log: BTreeMap<Index, LogEntry>,
     pub(crate) recovered: Option<Recovered>,
@@ -34,7 +34,7 @@ impl Disk {
             pins,
             locals,
             queue,
-            credentials,
+            policy,
             staged,
             log,
             recovered,
@@ -56,8 +56,8 @@ impl Disk {
             StoreOp::Dequeue { key } => assert!(queue.remove(&key), "was queued"),
             StoreOp::Enqueue { key } => assert!(queue.insert(key), "was not queued"),
             StoreOp::InstallSnapshot { snapshot, manifest } => {
-                let (_, new_pins, new_credentials) = staged.remove(&snapshot).expect("is staged");
-                (*pins, *credentials) = (new_pins, new_credentials);
+                let (_, new_pins, new_policy) = staged.remove(&snapshot).expect("is staged");
+                (*pins, *policy) = (new_pins, new_policy);
                 log.clear();
                 meta.compacted = (manifest.applied.index, manifest.applied.term);
                 meta.applied = manifest.applied;
@@ -76,7 +76,7 @@ impl Disk {
                 meta.windows.push(window);
             }
             StoreOp::SetApplied { applied } => meta.applied = applied,
-            StoreOp::SetCredentials { credentials: all } => *credentials = all,
+            StoreOp::SetPolicy { policy: new } => *policy = new,
             StoreOp::SetHardState { hard_state } => meta.hard_state = hard_state,
             StoreOp::SetMembers { members } => meta.members = members,
             StoreOp::SetReconciling { reconciling } => meta.reconciling = reconciling,
@@ -149,8 +149,8 @@ impl PinsetView for Disk {
         due.into_iter().map(|(_, cid)| cid.clone()).take(limit).collect()
     }
 
-    fn credentials(&self) -> Vec<Credential> {
-        self.credentials.clone()
+    fn policy(&self) -> Policy {
+        self.policy.clone()
     }
 }
 
@@ -407,12 +407,11 @@ impl TestCluster {
                 members: meta.members,
                 windows: meta.windows,
             };
-            let (pins, credentials) = (from.pins.clone(), from.credentials.clone());
+            let (pins, policy) = (from.pins.clone(), from.policy.clone());
             self.next += 1;
             let snapshot = SnapshotId(self.next);
             let (_, disk) = self.nodes.get_mut(&to).expect("has been started");
-            disk.staged
-                .insert(snapshot, (manifest.clone(), pins, credentials));
+            disk.staged.insert(snapshot, (manifest.clone(), pins, policy));
             let event = Event::SnapshotReceived {
                 from: at.clone(),
                 snapshot,

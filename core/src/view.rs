@@ -1,9 +1,9 @@
 //! Read access to the applied pinset, which the shell keeps on disk.
 
-use crate::credential::Credential;
 use crate::ids::{Cid, PeerId};
 use crate::local::{Lane, Local, QueueKey};
 use crate::pin::Pin;
+use crate::policy::Policy;
 use crate::time::Timestamp;
 
 /// Reads of the applied pinset and the local state. They are synchronous, cheap, and include every batch that
@@ -24,6 +24,6 @@ pub trait PinsetView {
     fn allocated(&self, peer: &PeerId, after: Option<&Cid>, limit: usize) -> Vec<Cid>;
     /// Returns up to `limit` CIDs that expire at `until` or earlier, soonest first.
     fn expiring(&self, until: Timestamp, limit: usize) -> Vec<Cid>;
-    /// Returns all credentials, sorted by id.
-    fn credentials(&self) -> Vec<Credential>;
+    /// Returns the policy.
+    fn policy(&self) -> Policy;
 }

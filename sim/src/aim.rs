@@ -63,7 +63,7 @@ impl Moment {
             | StoreOp::PutPin { .. }
             | StoreOp::PutWindow { .. }
             | StoreOp::SetHardState { .. }
-            | StoreOp::SetCredentials { .. }
+            | StoreOp::SetPolicy { .. }
             | StoreOp::SetReconciling { .. } => None,
         }
     }

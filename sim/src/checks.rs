@@ -9,6 +9,7 @@ mod commits;
 mod completeness;
 pub(crate) mod convergence;
 mod decisions;
+mod drains;
 mod election;
 mod ids;
 pub(crate) mod linearize;
@@ -124,7 +125,7 @@ impl<'a> Step<'a> {
                 | StoreOp::SetApplied { .. }
                 | StoreOp::SetHardState { .. }
                 | StoreOp::SetMembers { .. }
-                | StoreOp::SetCredentials { .. }
+                | StoreOp::SetPolicy { .. }
                 | StoreOp::SetReconciling { .. } => {}
             }
         }
@@ -235,7 +236,7 @@ impl Checks {
         self.bounds.booted(me);
         self.election.booted(me, store);
         self.surplus.booted(me, store);
-        self.heard.booted(me, &store.members);
+        self.heard.booted(me, store);
         self.decisions.booted(me);
         self.operations.booted(me, store);
         self.planning.booted(&store.members);
@@ -396,7 +397,7 @@ fn cover(op: &StoreOp, coverage: &mut Coverage) {
         | StoreOp::PutWindow { .. }
         | StoreOp::SetApplied { .. }
         | StoreOp::SetHardState { .. }
-        | StoreOp::SetCredentials { .. }
+        | StoreOp::SetPolicy { .. }
         | StoreOp::SetReconciling { .. } => {}
     }
 }

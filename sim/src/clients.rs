@@ -7,8 +7,8 @@ use std::task::Poll;
 use std::time::Duration;
 
 use cluster_core::{
-    Cid, Credential, CredentialId, MembersWish, Mode, Pin, PinOptions, PinType, PinsetView, Refusal,
-    Replicas, Reply, Request, Scope, Ticket, Timestamp,
+    Cid, Credential, CredentialId, Drain, MembersWish, Mode, PeerId, Pin, PinOptions, PinType, PinsetView,
+    Refusal, Replicas, Reply, Request, Scope, Ticket, Timestamp,
 };
 use madsim::time::sleep;
 
@@ -144,6 +144,8 @@ impl Client {
             self.change_members(world).await;
         } else if self.options.op_credentials > 0 && self.rng.chance(self.options.op_credentials) {
             self.change_credentials(world).await;
+        } else if self.options.op_drain > 0 && self.rng.chance(self.options.op_drain) {
+            self.change_drains(world).await;
         } else if draw < unpin {
             let owner = self.owner();
             unpin_once(world, self.number, self.peer, (cid, owner), self.patience()).await;
@@ -261,7 +263,12 @@ impl Client {
         let known: Vec<CredentialId> = {
             let world = lock(world);
             let store = &world.peers[self.peer].disk.written;
-            store.credentials.iter().map(|credential| credential.id).collect()
+            store
+                .policy
+                .credentials
+                .iter()
+                .map(|credential| credential.id)
+                .collect()
         };
         let request = if !known.is_empty() && self.rng.chance(500) {
             let id = *self.rng.pick(&known);
@@ -277,6 +284,32 @@ impl Client {
                 limits: Vec::new(),
             };
             Request::CreateCredential { credential }
+        };
+        let patience = self.patience();
+        ask(world, self.peer, request, patience).await;
+    }
+
+    /// Drains a member, or ends a drain that the asked peer knows.
+    async fn change_drains(&mut self, world: &Shared) {
+        let (known, members): (Vec<PeerId>, Vec<PeerId>) = {
+            let world = lock(world);
+            let store = &world.peers[self.peer].disk.written;
+            let known = store.policy.drains.iter().map(|drain| drain.peer.clone());
+            (known.collect(), world.members().peer_ids().cloned().collect())
+        };
+        let request = if !known.is_empty() && self.rng.chance(400) {
+            let peer = self.rng.pick(&known).clone();
+            Request::EndDrain { peer }
+        } else if members.is_empty() {
+            return;
+        } else {
+            let drain = Drain {
+                peer: self.rng.pick(&members).clone(),
+                since: Timestamp(World::now()),
+                pins: 0,
+                moves_max: *self.rng.pick(&[1, 3, 256]),
+            };
+            Request::Drain { drain }
         };
         let patience = self.patience();
         ask(world, self.peer, request, patience).await;
@@ -489,6 +522,8 @@ fn understood(reply: Result<Reply, Refusal>) -> Heard {
             | Reply::Barrier(_)
             | Reply::CredentialCreated(_)
             | Reply::CredentialRevoked(_)
+            | Reply::DrainEnded(_)
+            | Reply::DrainStarted(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
             | Reply::Recovered(_)
@@ -514,6 +549,7 @@ fn note(world: &mut World, heard: &Heard) {
         Refusal::Busy => "refused: busy",
         Refusal::Conflict(_) => "refused: conflict",
         Refusal::Credential(_) => "refused: credential",
+        Refusal::Drain(_) => "refused: drain",
         Refusal::IpfsFailed(_) => "refused: the IPFS node failed",
         Refusal::NoLeader => "refused: no leader",
         Refusal::NotEnoughPeers { .. } => "refused: not enough peers",

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use cluster_core::{
-    Cid, Command, Credential, CredentialId, Index, LogEntry, MembersWish, Mode, Payload, Pin, Precondition,
-    Proposal, RaftId, decode,
+    Cid, Command, Credential, CredentialId, Drain, Index, LogEntry, MembersWish, Mode, Payload, PeerId, Pin,
+    Policy, Precondition, Proposal, RaftId, decode,
 };
 
 use crate::coverage::{Coverage, sometimes};
@@ -32,8 +32,9 @@ pub(crate) struct Model {
     /// For each proposer, its newest process and what of it has been applied.
     seen: BTreeMap<RaftId, (u64, BTreeSet<u64>)>,
     credentials: BTreeMap<CredentialId, Credential>,
-    /// The credentials after each entry.
-    credentials_at: Vec<Arc<[Credential]>>,
+    drains: BTreeMap<PeerId, Drain>,
+    /// The policy after each entry.
+    policy_at: Vec<Arc<Policy>>,
     digest: u64,
     digests: Vec<u64>,
     turns: BTreeMap<Cid, Vec<Turn>>,
@@ -72,14 +73,18 @@ impl Model {
             .map_or(0, |position| self.digests[position])
     }
 
-    /// The credentials as of an index; of the newest when it is not that far.
-    pub(crate) fn credentials_at(&self, index: Index) -> &[Credential] {
+    /// Returns the policy as of an index, or the newest if the index is later.
+    pub(crate) fn policy_at(&self, index: Index) -> Policy {
         let position = usize::try_from(index)
             .unwrap_or(usize::MAX)
-            .min(self.credentials_at.len());
-        position
-            .checked_sub(1)
-            .map_or(&[], |position| &self.credentials_at[position])
+            .min(self.policy_at.len());
+        let known = position.checked_sub(1).map(|position| &self.policy_at[position]);
+        known.map_or_else(Policy::default, |policy| Policy::clone(policy))
+    }
+
+    /// Returns the peers that are being drained.
+    pub(crate) fn drains(&self) -> &BTreeMap<PeerId, Drain> {
+        &self.drains
     }
 
     /// Returns all states of a CID, in order.
@@ -127,15 +132,15 @@ impl Model {
             }
         }
         self.digests.push(self.digest);
-        let unchanged = self
-            .credentials_at
-            .last()
-            .filter(|_| !changes_credentials(&effective));
-        let credentials = match unchanged {
+        let is_unchanged = !changes_policy(&effective);
+        let policy = match self.policy_at.last().filter(|_| is_unchanged) {
             Some(same) => Arc::clone(same),
-            None => self.credentials.values().cloned().collect(),
+            None => Arc::new(Policy {
+                credentials: self.credentials.values().cloned().collect(),
+                drains: self.drains.values().cloned().collect(),
+            }),
         };
-        self.credentials_at.push(credentials);
+        self.policy_at.push(policy);
         effective
     }
 
@@ -166,6 +171,17 @@ impl Model {
                     self.credentials.insert(credential.id, credential);
                 }
                 !is_taken
+            }
+            Command::Drain { drain } => {
+                coverage.hit("a drain was started");
+                let (peer, moves_max) = (drain.peer.clone(), drain.moves_max);
+                self.drains.entry(peer).or_insert(drain).moves_max = moves_max;
+                true
+            }
+            Command::EndDrain { peer } => {
+                let was_drained = self.drains.remove(&peer).is_some();
+                sometimes!(coverage, was_drained, "a drain was ended");
+                was_drained
             }
             Command::RevokeCredential { id } => {
                 let is_there = self.credentials.remove(&id).is_some();
@@ -285,11 +301,14 @@ impl Model {
     }
 }
 
-fn changes_credentials(commands: &[Command]) -> bool {
+fn changes_policy(commands: &[Command]) -> bool {
     let is_one = |command: &Command| {
         matches!(
             command,
-            Command::CreateCredential { .. } | Command::RevokeCredential { .. }
+            Command::CreateCredential { .. }
+                | Command::Drain { .. }
+                | Command::EndDrain { .. }
+                | Command::RevokeCredential { .. }
         )
     };
     commands.iter().any(is_one)

@@ -126,6 +126,8 @@ pub struct Options {
     pub op_credentials: u64,
     /// Rate of pins and unpins that act as an owner.
     pub op_owner: u64,
+    /// Rate of drains, and of their ends.
+    pub op_drain: u64,
     /// 1 if removed peers are added again.
     pub op_readd: u64,
     /// Rate of pins with their own number of copies.

@@ -230,7 +230,13 @@ async fn serve(world: &Shared) -> bool {
         *Rng::new(seed, "writer").pick(&well)
     };
     let fresh = cid(60_000);
-    let options = wish("fresh".to_owned(), Replicas::Range { min: 1, max: 1 });
+    // All peers may be drained.
+    let replicas = if lock(world).checks.model().drains().is_empty() {
+        Replicas::Range { min: 1, max: 1 }
+    } else {
+        Replicas::Everywhere
+    };
+    let options = wish("fresh".to_owned(), replicas);
     let (mut heard, mut by_snapshot) = (Heard::Unknown, true);
     for _ in 0..WRITES_MAX {
         if heard == Heard::Unknown && by_snapshot {

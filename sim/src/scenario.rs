@@ -20,6 +20,7 @@
 //! | `rot WHO` | damages its data folder, which is emptied when the peer has refused to start |
 //! | `moved CID from WHO` | asserts that it is not allocated there any more |
 //! | `add WHO at WHO OUTCOME`, `remove …` | requests a change of the membership |
+//! | `drain WHO at WHO OUTCOME`, `undrain …` | requests a drain, two moves at once, or its end |
 //! | `wait member WHO`, `… voter WHO`, `… gone WHO` | waits until the newest membership says so |
 //! | `voters NUMBER` | asserts the number of voters |
 //! | `upgrade WHO` | restarts it with the new release; `set old=1000` starts all with the old one |

@@ -5,7 +5,7 @@ use crate::report::Report;
 use crate::run::run;
 
 /// Options that are made milder, and the value that is mildest.
-const MILDEST: [(&str, u64); 60] = [
+const MILDEST: [(&str, u64); 61] = [
     ("late", 0),
     ("foreign_every", 0),
     ("found_again", 0),
@@ -56,6 +56,7 @@ const MILDEST: [(&str, u64); 60] = [
     ("op_members", 0),
     ("op_credentials", 0),
     ("op_owner", 0),
+    ("op_drain", 0),
     ("disk_lost_every", 0),
     ("rescue_every", 0),
     ("entry_kib", 256),

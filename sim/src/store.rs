@@ -6,20 +6,20 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use cluster_core::{
-    Applied, Cid, ClusterId, Credential, HardState, Incarnation, Index, Lane, Local, LogEntry, Manifest,
-    Members, MembersChange, MembersStep, Payload, PeerId, Pin, PinsetView, QueueKey, RaftId, Recovered,
+    Applied, Cid, ClusterId, HardState, Incarnation, Index, Lane, Local, LogEntry, Manifest, Members,
+    MembersChange, MembersStep, Payload, PeerId, Pin, PinsetView, Policy, QueueKey, RaftId, Recovered,
     StoreOp, Term, Timestamp, Window, decode,
 };
 
 /// A pinset on its way from one peer to another, or staged at the receiver.
 #[derive(Debug, Clone)]
 pub(crate) struct Snapshot {
-    /// All but the pins and the credentials.
+    /// All but the pins and the policy.
     pub(crate) manifest: Manifest,
     /// The pins.
     pub(crate) pins: BTreeMap<Cid, Pin>,
-    /// The credentials.
-    pub(crate) credentials: Vec<Credential>,
+    /// The policy.
+    pub(crate) policy: Policy,
 }
 
 /// A write, with the content of a snapshot that it installs.
@@ -41,7 +41,7 @@ pub(crate) struct Store {
     pub(crate) members: Members,
     pub(crate) windows: BTreeMap<RaftId, Window>,
     pub(crate) reconciling: bool,
-    pub(crate) credentials: Vec<Credential>,
+    pub(crate) policy: Policy,
     pub(crate) pins: BTreeMap<Cid, Pin>,
     pub(crate) locals: BTreeMap<Cid, Local>,
     /// Bytes of the log, at least and at most: see [`Store::sizes_through`].
@@ -62,7 +62,7 @@ impl Store {
             members,
             windows: BTreeMap::new(),
             reconciling: false,
-            credentials: Vec::new(),
+            policy: Policy::default(),
             pins: BTreeMap::new(),
             locals: BTreeMap::new(),
             sizes: [0, 0],
@@ -105,7 +105,7 @@ impl Store {
                 windows: self.windows.values().cloned().collect(),
             },
             pins: self.pins.clone(),
-            credentials: self.credentials.clone(),
+            policy: self.policy.clone(),
         }
     }
 
@@ -198,7 +198,7 @@ impl Store {
                 self.windows.insert(window.origin, window.clone());
             }
             StoreOp::SetApplied { applied } => self.set_applied(*applied)?,
-            StoreOp::SetCredentials { credentials } => self.credentials = credentials.clone(),
+            StoreOp::SetPolicy { policy } => self.policy = policy.clone(),
             StoreOp::SetHardState { hard_state } => self.hard_state = *hard_state,
             StoreOp::SetMembers { members } => self.members = members.clone(),
             StoreOp::SetReconciling { reconciling } => self.reconciling = *reconciling,
@@ -279,7 +279,7 @@ impl Store {
         self.log.clear();
         self.sizes = [0, 0];
         self.compacted = (applied.index, applied.term);
-        self.credentials = snapshot.credentials.clone();
+        self.policy = snapshot.policy.clone();
         self.pins = snapshot.pins.clone();
         self.by_peer.clear();
         self.by_expiry.clear();
@@ -347,8 +347,8 @@ fn after(cid: Option<&Cid>) -> (Bound<&Cid>, Bound<&Cid>) {
 }
 
 impl PinsetView for Store {
-    fn credentials(&self) -> Vec<Credential> {
-        self.credentials.clone()
+    fn policy(&self) -> Policy {
+        self.policy.clone()
     }
 
     fn pin(&self, cid: &Cid) -> Option<Pin> {

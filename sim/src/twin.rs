@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cluster_core::{
-    Applied, Batch, Cid, Credential, HardState, Incarnation, Index, IpfsAction, Lane, Local, LogEntry,
-    Manifest, Members, Mode, OpId, Pin, PinsetView, QueueKey, Term, Window, decode, encode,
+    Applied, Batch, Cid, HardState, Incarnation, Index, IpfsAction, Lane, Local, LogEntry, Manifest, Members,
+    Mode, OpId, Pin, PinsetView, Policy, QueueKey, Term, Window, decode, encode,
 };
 
 use crate::ipfs::End;
@@ -15,7 +15,7 @@ use crate::options::Options;
 use crate::store::{Snapshot, Store};
 
 /// Content of a disk: Raft's hard state, the compacted entry, the log, the applied position, the members, the
-/// windows, whether it is reconciling, the pins, the local states, and the queues.
+/// windows, whether it is reconciling, the policy, the pins, the local states, and the queues.
 pub type Content = (
     HardState,
     (Index, Term),
@@ -24,7 +24,7 @@ pub type Content = (
     Members,
     Vec<Window>,
     bool,
-    Vec<Credential>,
+    Policy,
     Vec<Pin>,
     Vec<(Cid, Local)>,
     Vec<QueueKey>,
@@ -81,15 +81,15 @@ impl Disk {
     /// # Errors
     ///
     /// If it cannot be decoded.
-    pub fn stage(&mut self, manifest: &[u8], pins: &[u8], credentials: &[u8]) -> Result<u64, String> {
+    pub fn stage(&mut self, manifest: &[u8], pins: &[u8], policy: &[u8]) -> Result<u64, String> {
         let manifest: Manifest = decode(manifest).map_err(|error| error.to_string())?;
         let pins: Vec<Pin> = decode(pins).map_err(|error| error.to_string())?;
         let pins = pins.into_iter().map(|pin| (pin.cid.clone(), pin)).collect();
-        let credentials = decode(credentials).map_err(|error| error.to_string())?;
+        let policy = decode(policy).map_err(|error| error.to_string())?;
         let snapshot = Snapshot {
             manifest,
             pins,
-            credentials,
+            policy,
         };
         Ok(self.0.stage(Arc::new(snapshot)).0)
     }
@@ -106,7 +106,7 @@ impl Disk {
             store.members.clone(),
             store.windows.values().cloned().collect(),
             store.reconciling,
-            store.credentials(),
+            store.policy(),
             store.pins(None, ALL),
             store.locals(None, ALL),
             lanes

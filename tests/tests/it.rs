@@ -16,6 +16,8 @@ mod content;
 mod credentials;
 #[path = "it/damage.rs"]
 mod damage;
+#[path = "it/drain.rs"]
+mod drain;
 #[path = "it/dynamic_membership.rs"]
 mod dynamic_membership;
 #[path = "it/field_reports.rs"]

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cluster_core::{Cid, Credential, Lane, Local, PeerId, Pin, PinsetView, QueueKey, StoreOp, Timestamp};
+use cluster_core::{Cid, Lane, Local, PeerId, Pin, PinsetView, Policy, QueueKey, StoreOp, Timestamp};
 
-/// Pins, local states, queues and credentials, without indexes.
+/// Pins, local states, queues and the policy, without indexes.
 #[derive(Debug, Default)]
 pub(crate) struct Store {
     pins: BTreeMap<Cid, Pin>,
     locals: BTreeMap<Cid, Local>,
     queue: BTreeSet<QueueKey>,
-    credentials: Vec<Credential>,
+    policy: Policy,
 }
 
 impl Store {
@@ -23,7 +23,7 @@ impl Store {
             StoreOp::Dequeue { key } => assert!(self.queue.remove(&key)),
             StoreOp::Enqueue { key } => assert!(self.queue.insert(key)),
             StoreOp::PutLocal { cid, local } => drop(self.locals.insert(cid, local)),
-            StoreOp::SetCredentials { credentials } => self.credentials = credentials,
+            StoreOp::SetPolicy { policy } => self.policy = policy,
             StoreOp::PutPin { pin, .. } => drop(self.pins.insert(pin.cid.clone(), pin)),
             _ => {}
         }
@@ -71,7 +71,7 @@ impl PinsetView for Store {
         expired.map(|(_, cid)| cid).take(limit).collect()
     }
 
-    fn credentials(&self) -> Vec<Credential> {
-        self.credentials.clone()
+    fn policy(&self) -> Policy {
+        self.policy.clone()
     }
 }

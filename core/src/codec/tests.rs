@@ -65,7 +65,7 @@ records! {
     contexts_of_reads_round_trip: (ReadId, (u64, Incarnation)) = any::read_context();
     copies_proposals_metrics_and_all_messages_round_trip: Envelope = any::envelope();
     changes_of_members_round_trip: MembersChange = any::members_change();
-    credentials_round_trip: Vec<Credential> = any::credentials();
+    policy_round_trip: Policy = any::policy();
     entries_of_the_log_round_trip: LogEntry = any::log_entry();
     hard_states_round_trip: HardState = any::hard_state();
     local_states_round_trip: Local = any::local();
@@ -131,18 +131,38 @@ fn encoding_of_credentials_is_stable() {
     let mut expected = vec![2, 1, 1, 2, 3, 5, 0xac, 2, 2, b'c', b'i'];
     expected.extend_from_slice(&[7; 32]);
     expected.extend_from_slice(&[2, 0, 4, 5, 1, 9, 1, 0, 10]);
-    assert_eq!(encode_for_version(CREDENTIALS_VERSION, &vec![created]), expected);
+    assert_eq!(encode_for_version(POLICY_VERSION, &vec![created]), expected);
     let id = CredentialId(300);
     let command = Command::RevokeCredential { id };
     assert_eq!(encode(&command), [1, 6, 0xac, 2]);
     let (cid, owner) = (cid(9), "ci".to_owned());
     let release = Command::Release { cid, owner };
     assert_eq!(encode(&release), [1, 7, 5, 1, 0x55, 0, 1, 9, 2, b'c', b'i']);
-    assert_eq!(release.min_version(), CREDENTIALS_VERSION);
+    assert_eq!(release.min_version(), POLICY_VERSION);
     assert_eq!(encode(&[Scope::Own]), [1, 5]);
     assert_eq!(encode(&CredentialLimit::Pins(7)), [1, 1, 7]);
     assert_eq!(encode(&CredentialLimit::Bytes(7)), [1, 2, 7]);
-    assert_eq!(command.min_version(), CREDENTIALS_VERSION);
+    assert_eq!(command.min_version(), POLICY_VERSION);
+}
+
+#[test]
+fn encoding_of_drains_is_stable() {
+    let drain = Drain {
+        peer: peer(7),
+        since: Timestamp(9),
+        pins: 300,
+        moves_max: 256,
+    };
+    let mut expected = vec![2, 8, 38];
+    expected.extend_from_slice(peer(7).as_bytes());
+    expected.extend_from_slice(&[9, 0xac, 2, 0x80, 2]);
+    let command = Command::Drain { drain };
+    assert_eq!(encode_for_version(POLICY_VERSION, &command), expected);
+    assert_eq!(command.min_version(), POLICY_VERSION);
+    let command = Command::EndDrain { peer: peer(7) };
+    let mut expected = vec![2, 9, 38];
+    expected.extend_from_slice(peer(7).as_bytes());
+    assert_eq!(encode_for_version(POLICY_VERSION, &command), expected);
 }
 
 proptest! {

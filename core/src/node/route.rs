@@ -107,6 +107,7 @@ impl Node {
     fn restored<V: PinsetView>(&mut self, step: &mut Step<'_, V>, manifest: &Manifest, log: Vec<Proposal>) {
         let before = self.pinset.applied().index;
         self.pinset.restore(manifest);
+        self.drainer.unload();
         if !planted!(RestoreKeepsMetrics) {
             self.monitor
                 .members_changed(&manifest.members.peer_ids().cloned().collect());
@@ -164,6 +165,9 @@ impl Node {
                     Err(why) => outcome = Outcome::Conflict(why),
                 }
             }
+            if matches!(outcome, Outcome::DrainEnded(_) | Outcome::DrainStarted(_)) {
+                self.drainer.load(step.now, step.draft.policy().drains);
+            }
             self.requests.applied(origin, id, &outcome, &mut step.requests);
             if let Some(cid) = touched {
                 self.tracker
@@ -191,12 +195,7 @@ impl Node {
             return;
         };
         let candidates = if needs_candidates(request) {
-            let (now, by) = (step.now.mono, &self.config.allocate_by);
-            PeerPool {
-                candidates: self.monitor.candidates(now, by),
-                alive: self.monitor.alive(now),
-                exclusions: self.monitor.exclusions(now, by),
-            }
+            self.pool(step.now)
         } else {
             PeerPool::default()
         };
@@ -235,7 +234,7 @@ impl Node {
     }
 
     /// Sends a proposal to the leader. Without a leader it waits to be proposed again.
-    fn propose<V: PinsetView>(&mut self, step: &mut Step<'_, V>, proposal: Proposal) {
+    pub(super) fn propose<V: PinsetView>(&mut self, step: &mut Step<'_, V>, proposal: Proposal) {
         let Some(leader) = self.raft.leader() else { return };
         self.requests.forwarded(proposal.id);
         if leader == self.raft.id() {
@@ -307,6 +306,8 @@ fn needs_candidates(request: &Request) -> bool {
         Request::AddPeer { .. }
         | Request::Barrier
         | Request::CreateCredential { .. }
+        | Request::Drain { .. }
+        | Request::EndDrain { .. }
         | Request::Recover { .. }
         | Request::RecoverAll
         | Request::RemovePeer { .. }

@@ -4,6 +4,7 @@ mod clocks;
 mod comparison;
 mod credentials;
 mod deposed;
+mod drains;
 mod effects;
 mod harness;
 mod limits;

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::Node;
+use crate::drain::Drain;
+use crate::drainer::Blocked;
 use crate::ids::{Cid, Incarnation, Index, PeerId, Term};
 use crate::members::Members;
 use crate::membership::Membership;
@@ -137,6 +139,16 @@ impl<'a> View<'a> {
     /// the voters' clocks. Each raises an alert on the metric `clock`.
     pub fn skewed_clocks(self) -> impl Iterator<Item = &'a PeerId> {
         self.node.monitor.skewed()
+    }
+
+    /// Returns the drains of the cluster, sorted by peer.
+    pub fn drains(self) -> &'a [Drain] {
+        self.node.drainer.all()
+    }
+
+    /// Returns the pins of this peer that its drain could not move.
+    pub fn blocked(self) -> &'a Blocked {
+        self.node.drainer.blocked()
     }
 
     /// Returns the numbers of dropped messages.

@@ -13,6 +13,7 @@ use crate::*;
 struct Model {
     pins: BTreeMap<Cid, Pin>,
     credentials: BTreeMap<CredentialId, Credential>,
+    drains: BTreeMap<PeerId, Drain>,
     applied: BTreeSet<ProposalId>,
 }
 
@@ -39,6 +40,15 @@ impl Model {
                 self.credentials.insert(credential.id, credential.clone());
                 Outcome::CredentialCreated(credential)
             }
+            Command::Drain { drain } => {
+                let stored = self.drains.entry(drain.peer.clone()).or_insert(drain.clone());
+                stored.moves_max = drain.moves_max;
+                Outcome::DrainStarted(stored.clone())
+            }
+            Command::EndDrain { peer } => match self.drains.remove(&peer) {
+                Some(drain) => Outcome::DrainEnded(drain),
+                None => Outcome::DrainRefused(DrainError::Missing),
+            },
             Command::RevokeCredential { id } => match self.credentials.remove(&id) {
                 Some(credential) => Outcome::CredentialRevoked(credential),
                 None => Outcome::CredentialRefused(CredentialError::Missing),
@@ -157,7 +167,17 @@ fn commands() -> impl Strategy<Value = Command> {
         cid: cid(number),
         owner,
     });
-    prop_oneof![3 => pin, 2 => unpin, 2 => release, 1 => reallocate, 1 => create, 1 => revoke]
+    let drain = (1_u8..4, 0_u64..9, 1_u32..9).prop_map(|(number, pins, moves_max)| Command::Drain {
+        drain: Drain {
+            peer: peer(number),
+            since: Timestamp(pins),
+            pins,
+            moves_max,
+        },
+    });
+    let end = (1_u8..4).prop_map(|number| Command::EndDrain { peer: peer(number) });
+    let of_pins = prop_oneof![3 => pin, 2 => unpin, 2 => release, 1 => reallocate];
+    prop_oneof![8 => of_pins, 1 => create, 1 => revoke, 1 => drain, 1 => end]
 }
 
 fn proposals() -> impl Strategy<Value = Proposal> {
@@ -199,7 +219,9 @@ proptest! {
             }
             prop_assert_eq!(&disk.pins, &model.pins);
             let credentials: Vec<Credential> = model.credentials.values().cloned().collect();
-            prop_assert_eq!(&disk.credentials, &credentials);
+            prop_assert_eq!(&disk.policy.credentials, &credentials);
+            let drains: Vec<Drain> = model.drains.values().cloned().collect();
+            prop_assert_eq!(&disk.policy.drains, &drains);
             prop_assert_eq!(pinset.applied().pins, model.pins.len() as u64);
             // The written windows suffice to continue.
             let windows = disk.recovered.as_ref().expect("has been founded").windows.clone();

@@ -284,8 +284,19 @@ pub(crate) fn credential() -> impl Strategy<Value = Credential> {
     })
 }
 
-pub(crate) fn credentials() -> impl Strategy<Value = Vec<Credential>> {
-    vec(credential(), 0..FEW)
+fn drain() -> impl Strategy<Value = Drain> {
+    let fields = (any_peer(), timestamp(), any::<u64>(), any::<u32>());
+    fields.prop_map(|(peer, since, pins, moves_max)| Drain {
+        peer,
+        since,
+        pins,
+        moves_max,
+    })
+}
+
+pub(crate) fn policy() -> impl Strategy<Value = Policy> {
+    (vec(credential(), 0..FEW), vec(drain(), 0..FEW))
+        .prop_map(|(credentials, drains)| Policy { credentials, drains })
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -305,6 +316,8 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|(cid, precondition)| Command::Unpin { cid, precondition }),
         CreateCredential => credential()
             .prop_map(|credential| Command::CreateCredential { credential }),
+        Drain => drain().prop_map(|drain| Command::Drain { drain }),
+        EndDrain => any_peer().prop_map(|peer| Command::EndDrain { peer }),
         RevokeCredential => any::<u64>()
             .prop_map(|id| Command::RevokeCredential { id: CredentialId(id) }),
         Release => (any_cid(), text()).prop_map(|(cid, owner)| Command::Release { cid, owner }),

@@ -7,7 +7,7 @@ use super::{Output, Tracker, fresh};
 use crate::draft::Draft;
 use crate::effect::IpfsAction;
 use crate::event::IpfsError;
-use crate::ids::{Cid, OpId};
+use crate::ids::{Cid, OpId, PeerId};
 use crate::local::{Lane, Local, Phase, QueueKey};
 use crate::pin::Mode;
 use crate::planted::planted;
@@ -290,6 +290,7 @@ impl Tracker {
         &mut self,
         now: Now,
         draft: &mut Draft<'_, V>,
+        is_alive: impl Fn(&PeerId) -> bool,
         out: &mut Vec<Output>,
     ) {
         while self.operations.has_free_slot() {
@@ -312,7 +313,7 @@ impl Tracker {
                 self.start_op(now, draft, &key.cid, &local, out);
             }
         }
-        self.ask_holders(now, draft, out);
+        self.ask_holders(now, draft, is_alive, out);
     }
 
     /// Returns whether a copy that is about to be unpinned may be a surplus copy of an installed snapshot's

@@ -94,6 +94,8 @@ impl Tracker {
                 }
                 Command::Admit { .. }
                 | Command::CreateCredential { .. }
+                | Command::Drain { .. }
+                | Command::EndDrain { .. }
                 | Command::Members(_)
                 | Command::Pin { .. }
                 | Command::Reallocate { .. }

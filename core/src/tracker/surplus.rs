@@ -57,8 +57,9 @@ impl Surplus {
         self.asked.remove(cid).map(|asked| asked.key)
     }
 
-    /// Waits for confirmations of a copy.
-    fn ask(&mut self, now: Now, key: QueueKey, pin: Pin) {
+    /// Waits for confirmations of a copy: of all new holders that are alive, and at least the minimum.
+    fn ask(&mut self, now: Now, key: QueueKey, pin: Pin, is_alive: impl Fn(&PeerId) -> bool) {
+        let living = pin.allocations.iter().filter(|peer| is_alive(peer)).count();
         let least = match pin.options.replicas {
             Replicas::Everywhere => 1,
             Replicas::Range { min, .. } => min as usize,
@@ -68,7 +69,7 @@ impl Surplus {
             enough: if planted!(OneConfirmation) {
                 1
             } else {
-                least.clamp(1, pin.allocations.len().max(1))
+                least.max(living).clamp(1, pin.allocations.len().max(1))
             },
             allocations: pin.allocations,
             held: BTreeSet::new(),
@@ -130,6 +131,7 @@ impl Tracker {
         &mut self,
         now: Now,
         draft: &Draft<'_, V>,
+        is_alive: impl Fn(&PeerId) -> bool,
         out: &mut Vec<Output>,
     ) {
         let mut questions: BTreeMap<PeerId, Vec<CopyOf>> = BTreeMap::new();
@@ -151,7 +153,7 @@ impl Tracker {
                     version: pin.version,
                 });
             }
-            self.surplus.ask(now, key, pin);
+            self.surplus.ask(now, key, pin, &is_alive);
         }
         out.extend(
             questions

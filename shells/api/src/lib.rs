@@ -16,6 +16,7 @@
 mod add;
 pub mod client;
 mod credential;
+mod drain;
 mod error;
 mod event;
 mod gc;
@@ -35,6 +36,7 @@ pub use add::{AddFormat, AddLayout, AddParams, AddedOutput, DEFAULT_SHARD_SIZE};
 pub use client::{Client, ClientError};
 pub use cluster_http::GoDuration;
 pub use credential::{Caller, Credential, CredentialAdd, CredentialCreated};
+pub use drain::Drain;
 pub use error::{Error, Token};
 pub use event::Event;
 pub use gc::{GlobalRepoGc, IpfsRepoGc, IpfsRepoStat, RepoGc};

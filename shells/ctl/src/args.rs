@@ -200,6 +200,47 @@ pub(crate) enum Peers {
         /// Peer id
         peer: String,
     },
+    /// Move the pins of a peer to others, so that it can be removed without losing a copy
+    #[command(long_about = DRAIN, after_help = DRAIN_EXAMPLES)]
+    Drain(Drain),
+}
+
+const DRAIN: &str = "\
+Moves the pins of a peer to others, so that it can be removed without losing a copy. No new pins are \
+allocated to it. Each of its copies leaves only when all other holders that are alive have confirmed \
+theirs. Pins that every peer holds do not move. The drain is part of the state of the cluster: it goes on \
+after restarts, until the peer is removed or the drain is undone. Several peers can be drained at once.
+
+Without a peer, shows the progress of all drains: the pins that are left, copies that wait for their \
+replacements, an estimate of the remaining time, and pins that cannot move.
+
+A peer is not drained if some of its pins need more peers than would be left, or if the others lack room.";
+
+const DRAIN_EXAMPLES: &str = "\
+Examples:
+  ipfs-cluster-ctl peers drain 12D3KooW… --wait   drain a peer, with progress, until it may be removed
+  ipfs-cluster-ctl peers rm 12D3KooW…             then remove it
+  ipfs-cluster-ctl peers drain                    show the progress of all drains
+  ipfs-cluster-ctl peers drain 12D3KooW… --undo   keep its remaining pins, and allocate new ones to it again";
+
+/// Arguments of `peers drain`.
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// Peer id; all drains are shown without it
+    pub(crate) peer: Option<String>,
+    /// End the drain; pins that are left stay
+    #[arg(long, requires = "peer", conflicts_with_all = ["wait", "moves", "force"])]
+    pub(crate) undo: bool,
+    /// Wait, with progress, until the peer may be removed; a blocked drain is an error
+    #[arg(long, short = 'w', requires = "peer")]
+    pub(crate) wait: bool,
+    /// Maximum number of copies that wait for their replacements at once, 1 to 4096; 256 by default. Repeat
+    /// the command to change it
+    #[arg(long, value_name = "NUMBER", requires = "peer")]
+    pub(crate) moves: Option<u32>,
+    /// Drain the peer although some of its pins cannot move
+    #[arg(long, requires = "peer")]
+    pub(crate) force: bool,
 }
 
 /// Arguments of `status`.

@@ -2,6 +2,7 @@
 
 mod add;
 mod auth;
+mod drain;
 mod pin;
 
 use crate::args::{Cli, Command, Events, Global, Health, Ipfs, OneOrAll, Peers, Pin, Status};
@@ -59,6 +60,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<(), Failure
             output.show(&client.peer_add(&id, address).await?)
         }
         Command::Peers(Peers::Rm { peer }) => Ok(client.peer_rm(&validate::peer(&peer)?).await?),
+        Command::Peers(Peers::Drain(wanted)) => drain::drain(client, output, &wanted).await,
         Command::Add(arguments) => add::add(client, output, &arguments).await,
         Command::Pin(command) => pin::pin(client, output, command).await,
         Command::Status(arguments) => status(client, output, &arguments).await,

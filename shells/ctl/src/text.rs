@@ -1,10 +1,10 @@
 //! Text output, byte for byte as the Go tool prints it, because scripts parse it.
 
 use crate::human;
-use cluster_api::terminal::Escaping;
+use cluster_api::terminal::{self, Escaping};
 use cluster_api::{
-    AddedOutput, Alert, BandwidthByProtocol, Caller, Credential, CredentialCreated, Event, GlobalPinInfo,
-    GlobalRepoGc, Id, Metric, Pin, PinMode, Time, Version,
+    AddedOutput, Alert, BandwidthByProtocol, Caller, Credential, CredentialCreated, Drain, Event,
+    GlobalPinInfo, GlobalRepoGc, GoDuration, Id, Metric, Pin, PinMode, Time, Version,
 };
 use std::fmt::{self, Write};
 
@@ -102,6 +102,43 @@ impl Text for Caller {
             &self.name
         };
         line!(out, "{name} | {}", self.scopes.join(","));
+    }
+}
+
+/// Describes the progress of a drain in one line.
+pub(crate) fn progress(drain: &Drain) -> String {
+    let what = match drain.state.as_str() {
+        "done" => return "done: it may be removed".to_owned(),
+        "unreachable" => format!(
+            "{} pins left, it does not answer: {}",
+            drain.pins_left, drain.error
+        ),
+        state => format!(
+            "{state}: {} of {} pins left, {} copies wait for their replacements, {} on disk",
+            drain.pins_left,
+            drain.pins_at_start,
+            drain.copies_waiting,
+            human::bytes(drain.repository_bytes)
+        ),
+    };
+    let blocked = match drain.blocked_cids.first() {
+        Some(cid) => format!(", {} cannot move, such as {cid}", drain.blocked),
+        None => String::new(),
+    };
+    let left = drain.seconds_left.filter(|seconds| *seconds > 0);
+    let left = left.and_then(|seconds| i64::try_from(seconds).ok());
+    let left = left.map(|seconds| format!(", about {} left", GoDuration::from_secs(seconds)));
+    terminal::line(what + &blocked + &left.unwrap_or_default())
+}
+
+impl Text for Drain {
+    fn text(&self, out: &mut Lines, _: Time) {
+        let name = if self.peername.is_empty() {
+            String::new()
+        } else {
+            format!(" | {}", self.peername)
+        };
+        line!(out, "{}{name} | {}", self.peer, progress(self));
     }
 }
 

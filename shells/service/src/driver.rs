@@ -449,6 +449,8 @@ fn note_reply(reply: &Result<Reply, Refusal>, start: std::time::Instant) {
             | Reply::Barrier(_)
             | Reply::CredentialCreated(_)
             | Reply::CredentialRevoked(_)
+            | Reply::DrainEnded(_)
+            | Reply::DrainStarted(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
             | Reply::Recovered(_)
@@ -457,6 +459,7 @@ fn note_reply(reply: &Result<Reply, Refusal>, start: std::time::Instant) {
         Err(Refusal::Busy) => "busy",
         Err(Refusal::Conflict(_)) => "conflict",
         Err(Refusal::Credential(_)) => "credential",
+        Err(Refusal::Drain(_)) => "drain",
         Err(Refusal::IpfsFailed(_)) => "ipfs_failed",
         Err(Refusal::NoLeader) => "no_leader",
         Err(Refusal::NotEnoughPeers { .. }) => "not_enough_peers",

@@ -398,7 +398,7 @@ fn change_of(op: &StoreOp) -> Option<Change> {
         | StoreOp::Enqueue { .. }
         | StoreOp::PutWindow { .. }
         | StoreOp::SetApplied { .. }
-        | StoreOp::SetCredentials { .. }
+        | StoreOp::SetPolicy { .. }
         | StoreOp::SetHardState { .. }
         | StoreOp::SetMembers { .. }
         | StoreOp::SetReconciling { .. } => None,

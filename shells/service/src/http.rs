@@ -10,6 +10,7 @@ mod auth;
 mod connection;
 mod cors;
 mod credentials;
+mod drains;
 mod events;
 mod health;
 mod import;

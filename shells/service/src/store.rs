@@ -27,7 +27,7 @@
 //! | keyspace | key → value |
 //! |---|---|
 //! | `log` | index, big-endian → entry, chained checksum |
-//! | `meta` | `head`, `founding`, `boot`, `members`, `search`, `credentials`, `window/` + Raft id → record |
+//! | `meta` | `head`, `founding`, `boot`, `members`, `search`, `policy`, `window/` + Raft id → record |
 //! | `pins.N` | CID → pin |
 //! | `index.N` | `p` peer CID, `e` expiry CID → nothing |
 //! | `search.M` | time CID, name time CID, metadata time CID: see `search_index.rs` |

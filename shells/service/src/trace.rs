@@ -271,6 +271,8 @@ impl RequestSpan {
             | Request::Allocate { .. }
             | Request::Barrier
             | Request::CreateCredential { .. }
+            | Request::Drain { .. }
+            | Request::EndDrain { .. }
             | Request::RecoverAll
             | Request::RemovePeer { .. }
             | Request::RevokeCredential { .. }
@@ -362,7 +364,7 @@ impl BatchStart {
                     | StoreOp::PutLocal { .. }
                     | StoreOp::PutWindow { .. }
                     | StoreOp::SetApplied { .. }
-                    | StoreOp::SetCredentials { .. }
+                    | StoreOp::SetPolicy { .. }
                     | StoreOp::SetHardState { .. }
                     | StoreOp::SetMembers { .. }
                     | StoreOp::SetReconciling { .. } => continue,

@@ -16,6 +16,8 @@ pub(super) fn of_command(step: &Step<'_>, command: &Command, found: &mut Finding
         }
         Command::Admit { .. }
         | Command::CreateCredential { .. }
+        | Command::Drain { .. }
+        | Command::EndDrain { .. }
         | Command::Members(_)
         | Command::Release { .. }
         | Command::RevokeCredential { .. }

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cluster_core::{
-    CREDENTIALS_VERSION, Cid, CredentialId, Effect, Event, Identity, PeerId, Phase, Pin, PinOptions, Refusal,
-    Replicas, Reply, Request, StoreOp, Ticket,
+    Cid, CredentialId, Drain, DrainError, Effect, Event, Identity, POLICY_VERSION, PeerId, Phase, Pin,
+    PinOptions, Refusal, Replicas, Reply, Request, StoreOp, Ticket,
 };
 
 use super::received::{Heard, Process, member};
@@ -111,20 +111,20 @@ impl Answers {
                     format!("says that {cid} is tried again, it is {local:?}")
                 });
             }
-            (Request::Pin { cid, .. }, Reply::Pinned(pin)) => {
+            (Request::Pin { cid, .. }, Reply::Pinned(pin))
+            | (Request::Unpin { cid, .. }, Reply::Unpinned(pin)) => {
                 found.require(pin.cid == *cid, "answers", || {
                     format!("answers {request:?} with {pin:?}")
                 });
-                self.of_pinned(step, pin, found);
-            }
-            (Request::Unpin { cid, .. }, Reply::Unpinned(pin)) => {
-                found.require(pin.cid == *cid, "answers", || {
-                    format!("answers {request:?} with {pin:?}")
-                });
+                if matches!(reply, Reply::Pinned(_)) {
+                    self.of_pinned(step, pin, found);
+                }
             }
             (Request::CreateCredential { .. }, Reply::CredentialCreated(_))
+            | (Request::Drain { .. }, Reply::DrainStarted(_))
+            | (Request::EndDrain { .. }, Reply::DrainEnded(_))
             | (Request::RevokeCredential { .. }, Reply::CredentialRevoked(_)) => {
-                of_credential(step, request, reply, found);
+                of_policy(step, request, reply, found);
             }
             (Request::Barrier, Reply::Barrier(_))
             | (Request::Import { .. }, Reply::Pinned(_))
@@ -243,8 +243,9 @@ impl Answers {
             Refusal::NotMember => !is_member(step, process),
             // Clients stay within the limits, but the fields of several owners add up.
             Refusal::TooLarge(_) => self.has_owners,
-            Refusal::Unreadable(_) => step.peer().disk.written.members.version < CREDENTIALS_VERSION,
+            Refusal::Unreadable(_) => step.peer().disk.written.members.version < POLICY_VERSION,
             Refusal::Credential(_)
+            | Refusal::Drain(_)
             | Refusal::NotFound
             | Refusal::Unknown
             | Refusal::Conflict(_)
@@ -253,50 +254,70 @@ impl Answers {
         found.require(holds, "answers", || {
             format!("refuses {request:?} at once: {refusal:?}")
         });
-        let of_credentials = matches!(refusal, Refusal::Credential(_) | Refusal::Unreadable(_));
-        let possible = match request {
-            Request::CreateCredential { .. } | Request::RevokeCredential { .. } => !matches!(
-                refusal,
-                Refusal::Conflict(_)
-                    | Refusal::IpfsFailed(_)
-                    | Refusal::NotEnoughPeers { .. }
-                    | Refusal::NotFound
-            ),
-            Request::Unpin { owner: Some(_), .. } if matches!(refusal, Refusal::Unreadable(_)) => true,
-            _ if of_credentials => false,
-            Request::Unpin { .. } => {
-                !matches!(refusal, Refusal::NotEnoughPeers { .. } | Refusal::IpfsFailed(_))
-            }
-            // An update of a CID that is not pinned.
-            Request::Pin { options, .. } if *refusal == Refusal::NotFound => options.pin_update.is_some(),
-            Request::Pin { .. } | Request::Import { .. } => {
-                !matches!(refusal, Refusal::NotFound | Refusal::IpfsFailed(_))
-            }
-            Request::AddPeer { .. } | Request::RemovePeer { .. } => !matches!(
-                refusal,
-                Refusal::NotFound | Refusal::NotEnoughPeers { .. } | Refusal::IpfsFailed(_)
-            ),
-            Request::Allocate { .. }
-            | Request::Barrier
-            | Request::Recover { .. }
-            | Request::RecoverAll
-            | Request::Sync { .. } => true,
-        };
+        let possible = is_possible(request, refusal);
         found.require(possible, "answers", || {
             format!("refuses {request:?}: {refusal:?}")
         });
     }
 }
 
-/// A credential that is confirmed is there, and one whose revocation is confirmed is gone.
-fn of_credential(step: &Step<'_>, request: &Request, reply: &Reply, found: &mut Findings<'_>) {
+/// Returns whether a request may be refused for this reason.
+fn is_possible(request: &Request, refusal: &Refusal) -> bool {
+    let of_policy = matches!(
+        refusal,
+        Refusal::Credential(_) | Refusal::Drain(_) | Refusal::Unreadable(_)
+    );
+    match request {
+        Request::CreateCredential { .. } | Request::RevokeCredential { .. } => !matches!(
+            refusal,
+            Refusal::Conflict(_)
+                | Refusal::IpfsFailed(_)
+                | Refusal::NotEnoughPeers { .. }
+                | Refusal::NotFound
+        ),
+        Request::Drain { .. } | Request::EndDrain { .. } => {
+            let unknown = matches!(refusal, Refusal::Unreadable(_) | Refusal::Unknown | Refusal::Busy);
+            let nobody = matches!(refusal, Refusal::NoLeader | Refusal::NotMember);
+            let is_end = matches!(request, Request::EndDrain { .. });
+            unknown || nobody || is_end && *refusal == Refusal::Drain(DrainError::Missing)
+        }
+        Request::Unpin { owner: Some(_), .. } if matches!(refusal, Refusal::Unreadable(_)) => true,
+        _ if of_policy => false,
+        Request::Unpin { .. } => !matches!(refusal, Refusal::NotEnoughPeers { .. } | Refusal::IpfsFailed(_)),
+        // An update of a CID that is not pinned.
+        Request::Pin { options, .. } if *refusal == Refusal::NotFound => options.pin_update.is_some(),
+        Request::Pin { .. } | Request::Import { .. } => {
+            !matches!(refusal, Refusal::NotFound | Refusal::IpfsFailed(_))
+        }
+        Request::AddPeer { .. } | Request::RemovePeer { .. } => !matches!(
+            refusal,
+            Refusal::NotFound | Refusal::NotEnoughPeers { .. } | Refusal::IpfsFailed(_)
+        ),
+        Request::Allocate { .. }
+        | Request::Barrier
+        | Request::Recover { .. }
+        | Request::RecoverAll
+        | Request::Sync { .. } => true,
+    }
+}
+
+/// Checks that a confirmed credential or drain is there, and one whose end is confirmed is gone.
+fn of_policy(step: &Step<'_>, request: &Request, reply: &Reply, found: &mut Findings<'_>) {
     let holds = match (request, reply) {
         // It may be revoked within the same step.
         (Request::CreateCredential { credential }, Reply::CredentialCreated(created)) => {
-            created == credential && (has_credential(step, credential.id) || changes_credentials(step))
+            created == credential && (has_credential(step, credential.id) || changes_policy(step))
         }
         (Request::RevokeCredential { id }, Reply::CredentialRevoked(revoked)) => {
             revoked.id == *id && !has_credential(step, *id)
+        }
+        (Request::Drain { drain }, Reply::DrainStarted(stored)) => {
+            let is_there = drains(step).any(|known| known == stored) || changes_policy(step);
+            stored.peer == drain.peer && stored.moves_max == drain.moves_max && is_there
+        }
+        (Request::EndDrain { peer }, Reply::DrainEnded(ended)) => {
+            let is_gone = drains(step).all(|known| known.peer != *peer) || changes_policy(step);
+            ended.peer == *peer && is_gone
         }
         _ => false,
     };
@@ -306,13 +327,17 @@ fn of_credential(step: &Step<'_>, request: &Request, reply: &Reply, found: &mut 
 }
 
 fn has_credential(step: &Step<'_>, id: CredentialId) -> bool {
-    let mut credentials = step.peer().disk.written.credentials.iter();
+    let mut credentials = step.peer().disk.written.policy.credentials.iter();
     credentials.any(|credential| credential.id == id)
 }
 
-fn changes_credentials(step: &Step<'_>) -> bool {
+fn drains<'a>(step: &Step<'a>) -> impl Iterator<Item = &'a Drain> {
+    step.peer().disk.written.policy.drains.iter()
+}
+
+fn changes_policy(step: &Step<'_>) -> bool {
     step.writes()
-        .filter(|op| matches!(op, StoreOp::SetCredentials { .. }))
+        .filter(|op| matches!(op, StoreOp::SetPolicy { .. }))
         .count()
         > 1
 }

@@ -127,7 +127,7 @@ impl Bounds {
                 | StoreOp::PutPin { .. }
                 | StoreOp::SetHardState { .. }
                 | StoreOp::SetMembers { .. }
-                | StoreOp::SetCredentials { .. }
+                | StoreOp::SetPolicy { .. }
                 | StoreOp::SetReconciling { .. } => {}
             }
         }

@@ -1,4 +1,4 @@
-//! All peers apply one commit history, in order and without gaps, and the pinset and the credentials of a
+//! All peers apply one commit history, in order and without gaps, and the pinset and the policy of a
 //! peer that has applied an index equal the model's as of that index. So no peer that has applied a
 //! revocation accepts the credential.
 
@@ -110,7 +110,7 @@ impl Commits {
             | StoreOp::PutWindow { .. }
             | StoreOp::SetHardState { .. }
             | StoreOp::SetMembers { .. }
-            | StoreOp::SetCredentials { .. }
+            | StoreOp::SetPolicy { .. }
             | StoreOp::SetReconciling { .. } => {}
         }
     }
@@ -181,11 +181,11 @@ impl Commits {
                 self.model.pins()
             )
         });
-        let credentials = self.model.credentials_at(applied.index);
-        found.require(store.credentials == credentials, "credentials", || {
+        let policy = self.model.policy_at(applied.index);
+        found.require(store.policy == policy, "policy", || {
             format!(
-                "at {}: {:?}, the model has {credentials:?}",
-                applied.index, store.credentials
+                "at {}: {:?}, the model has {policy:?}",
+                applied.index, store.policy
             )
         });
         let windows: Vec<_> = store.windows.values().collect();

@@ -1,7 +1,7 @@
 //! Unfinished work in the healed part of the cluster. The second phase must complete all of it; a violation
 //! names the first unfinished task.
 
-use cluster_core::{Cid, Lane, Phase, Pin, Replicas};
+use cluster_core::{Cid, Lane, PeerId, Phase, Pin, Replicas};
 
 use crate::members::wanted_voters;
 use crate::peer::Peer;
@@ -48,7 +48,7 @@ pub(crate) fn pending(world: &World) -> Option<String> {
     if let Some(pin) = expired(world, leader) {
         return Some(format!("removal of what is expired: {pin:?}"));
     }
-    if let Some(text) = repair(world) {
+    if let Some(text) = repair(world).or_else(|| drains(world)) {
         return Some(text);
     }
     well().find_map(|number| tracking(world, number))
@@ -110,6 +110,7 @@ fn repair(world: &World) -> Option<String> {
     let well = (0..world.peers.len())
         .filter(|number| world.is_well(*number))
         .count();
+    let drains = world.checks.model().drains();
     for pin in world.checks.model().pins().values() {
         let Replicas::Range { min, .. } = pin.options.replicas else {
             continue;
@@ -126,8 +127,48 @@ fn repair(world: &World) -> Option<String> {
         if well >= min as usize && pin.allocations.iter().any(is_gone) {
             return Some(format!("a pin to leave who is no member any more: {pin:?}"));
         }
-        if world.options.failover > 0 && living < well.min(min as usize) {
+        let free = (0..world.peers.len()).filter(|number| {
+            let id = &world.peers[*number].id;
+            world.is_well(*number) && !drains.contains_key(id) && !pin.allocations.contains(id)
+        });
+        let most = well.min(living + free.count());
+        if world.options.failover > 0 && living < most.min(min as usize) {
             return Some(format!("repair of a pin with {living} living copies: {pin:?}"));
+        }
+    }
+    None
+}
+
+/// Describes a pin that a drained peer can give away and has not, or a drain of a former member.
+fn drains(world: &World) -> Option<String> {
+    let number = |id: &PeerId| world.peers.iter().position(|peer| peer.id == *id);
+    let is_well = |id: &PeerId| number(id).is_some_and(|number| world.is_well(number));
+    let drains = world.checks.model().drains();
+    let members: Vec<&PeerId> = world.members().peer_ids().collect();
+    for drained in drains.keys() {
+        if !members.contains(&drained) {
+            return Some(format!("the end of the drain of {drained}, who is no member"));
+        }
+        if !is_well(drained) {
+            continue;
+        }
+        for pin in world.checks.model().pins().values() {
+            let Replicas::Range { min, max } = pin.options.replicas else {
+                continue;
+            };
+            if !pin.allocations.contains(drained) {
+                continue;
+            }
+            let rest = pin.allocations.iter().filter(|peer| *peer != drained);
+            let living = rest.clone().filter(|peer| is_well(peer)).count();
+            let is_free = |peer: &&PeerId| {
+                is_well(peer) && !drains.contains_key(*peer) && !pin.allocations.contains(peer)
+            };
+            let free = members.iter().copied().filter(is_free).count();
+            let wanted = pin.allocations.len().min(max as usize);
+            if living >= min as usize || rest.count() + free >= wanted {
+                return Some(format!("the drain of {drained} to move {pin:?}"));
+            }
         }
     }
     None
@@ -208,7 +249,12 @@ fn must_stay(world: &World, number: usize, cid: &Cid) -> bool {
             && local.is_some_and(|local| local.phase == Phase::Pinned)
     };
     let held = (0..world.peers.len()).filter(holds).count();
-    held < least.clamp(1, pin.allocations.len().max(1))
+    let is_living = |id: &&PeerId| {
+        let number = world.peers.iter().position(|peer| peer.id == **id);
+        number.is_some_and(|number| world.is_well(number))
+    };
+    let living = pin.allocations.iter().filter(is_living).count();
+    held < least.max(living).clamp(1, pin.allocations.len().max(1))
 }
 
 /// Returns a hash that changes with all progress.

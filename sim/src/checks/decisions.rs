@@ -23,7 +23,7 @@ const CLOCK_DELAY: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Decisions {
     newest: Vec<u64>,
-    allocate_by: Vec<String>,
+    pub(super) allocate_by: Vec<String>,
     interval: Duration,
     grace: Duration,
     failover: bool,
@@ -31,10 +31,10 @@ pub(super) struct Decisions {
 }
 
 /// Knowledge that the decisions of one step are based on.
-struct Moment<'a> {
-    step: &'a Step<'a>,
-    heard: &'a Process,
-    rules: &'a Decisions,
+pub(super) struct Moment<'a> {
+    pub(super) step: &'a Step<'a>,
+    pub(super) heard: &'a Process,
+    pub(super) rules: &'a Decisions,
 }
 
 impl Decisions {
@@ -60,10 +60,15 @@ impl Decisions {
             heard: heard.of(step.me),
             rules: self,
         };
-        let mut by_itself = 0;
+        let (mut by_itself, mut drained) = (0, 0);
         for proposal in &fresh {
-            by_itself += usize::from(moment.of_proposal(&proposal.command, found));
+            if moment.of_drain(&proposal.command, found) {
+                drained += 1;
+            } else {
+                by_itself += usize::from(moment.of_proposal(&proposal.command, found));
+            }
         }
+        moment.of_moves(drained, found);
         found.require(by_itself <= 2 * self.chunk, "pace", || {
             format!("moves or removes {by_itself} pins at once")
         });
@@ -125,11 +130,26 @@ impl Moment<'_> {
             }
             Command::CreateCredential { credential } => {
                 let credential = credential.clone();
-                self.of_credential(&Request::CreateCredential { credential }, found);
+                self.of_policy(&Request::CreateCredential { credential }, found);
                 false
             }
             Command::RevokeCredential { id } => {
-                self.of_credential(&Request::RevokeCredential { id: *id }, found);
+                self.of_policy(&Request::RevokeCredential { id: *id }, found);
+                false
+            }
+            Command::Drain { drain } => {
+                let drain = drain.clone();
+                self.of_policy(&Request::Drain { drain }, found);
+                false
+            }
+            Command::EndDrain { peer } => {
+                // The leader ends the drains of former members.
+                let members = &self.step.peer().disk.written.members;
+                let leads = self.heard.leads_since.iter().any(Option::is_some);
+                let is_member = member(members, peer).is_some() && self.heard.before.contains_key(peer);
+                if is_member || !leads {
+                    self.of_policy(&Request::EndDrain { peer: peer.clone() }, found);
+                }
                 false
             }
             Command::Pin { pin, precondition } => {
@@ -163,7 +183,7 @@ impl Moment<'_> {
         }
     }
 
-    fn of_credential(&self, asked: &Request, found: &mut Findings<'_>) {
+    fn of_policy(&self, asked: &Request, found: &mut Findings<'_>) {
         let is_asked = self.requests().any(|request| request == asked);
         found.require(is_asked, "unasked", || {
             format!("proposes what nobody asked for: {asked:?}")
@@ -505,6 +525,8 @@ impl Moment<'_> {
             | Request::Allocate { .. }
             | Request::Barrier
             | Request::CreateCredential { .. }
+            | Request::Drain { .. }
+            | Request::EndDrain { .. }
             | Request::Import { .. }
             | Request::Pin { .. }
             | Request::Recover { .. }

@@ -71,7 +71,7 @@ impl Logs {
             | StoreOp::SetApplied { .. }
             | StoreOp::SetHardState { .. }
             | StoreOp::SetMembers { .. }
-            | StoreOp::SetCredentials { .. }
+            | StoreOp::SetPolicy { .. }
             | StoreOp::SetReconciling { .. } => {}
         }
     }

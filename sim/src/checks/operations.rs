@@ -168,7 +168,7 @@ impl Operations {
             | StoreOp::SetApplied { .. }
             | StoreOp::SetHardState { .. }
             | StoreOp::SetMembers { .. }
-            | StoreOp::SetCredentials { .. }
+            | StoreOp::SetPolicy { .. }
             | StoreOp::SetReconciling { .. } => {}
         }
     }

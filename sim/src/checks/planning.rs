@@ -86,7 +86,7 @@ impl Planning {
                 | StoreOp::PutPin { .. }
                 | StoreOp::PutWindow { .. }
                 | StoreOp::SetApplied { .. }
-                | StoreOp::SetCredentials { .. }
+                | StoreOp::SetPolicy { .. }
                 | StoreOp::SetReconciling { .. } => {}
             }
         }

@@ -94,7 +94,7 @@ impl Quorums {
             | StoreOp::PutWindow { .. }
             | StoreOp::SetHardState { .. }
             | StoreOp::SetMembers { .. }
-            | StoreOp::SetCredentials { .. }
+            | StoreOp::SetPolicy { .. }
             | StoreOp::SetReconciling { .. } => {}
         }
     }

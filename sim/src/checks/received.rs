@@ -6,11 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cluster_core::{
-    Cid, ClusterId, Effect, Envelope, Event, Incarnation, Index, Instant, Member, Members, Message, Metric,
-    Now, PING, PeerId, RaftId, Request, StoreOp, Ticket,
+    Cid, ClusterId, Drain, Effect, Envelope, Event, Incarnation, Index, Instant, Member, Members, Message,
+    Metric, Now, PING, PeerId, Policy, RaftId, Request, StoreOp, Ticket,
 };
 
 use super::Step;
+use crate::store::Store;
 
 /// Metric with the wall clock of its sender.
 pub(super) const CLOCK: &str = "clock";
@@ -63,6 +64,10 @@ pub(super) struct Process {
     senders: BTreeMap<PeerId, Sender>,
     /// Senders of the metrics that arrived in the last step.
     fresh: BTreeSet<PeerId>,
+    /// Peers that were being drained at every moment of this step.
+    drained: BTreeSet<PeerId>,
+    /// Drains at some moment of this step.
+    drains: Vec<Drain>,
     /// Peers that have said which version of a pin they hold.
     confirmed: BTreeMap<(Cid, Index), BTreeSet<PeerId>>,
 }
@@ -111,9 +116,11 @@ impl Heard {
         &self.processes[me]
     }
 
-    pub(super) fn booted(&mut self, me: usize, members: &Members) {
+    pub(super) fn booted(&mut self, me: usize, store: &Store) {
         self.processes[me] = Process {
-            before: by_peer(members),
+            before: by_peer(&store.members),
+            drained: drained(&store.policy),
+            drains: store.policy.drains.clone(),
             ..Process::default()
         };
     }
@@ -143,6 +150,7 @@ impl Heard {
             .as_ref()
             .is_some_and(|node| node.view().is_leader());
         process.leads_since[1] = leads.then(|| process.leads_since[0].unwrap_or(now));
+        process.note_drains(step);
         let cluster = step.peer().disk.written.members.cluster;
         for event in step.events {
             match event {
@@ -171,6 +179,9 @@ impl Heard {
     pub(super) fn after_checks(&mut self, step: &Step<'_>) {
         let process = &mut self.processes[step.me];
         process.leads_since[0] = process.leads_since[1];
+        let policy = &step.peer().disk.written.policy;
+        process.drained = drained(policy);
+        process.drains.clone_from(&policy.drains);
         for effect in step.effects {
             if let Effect::Reply { ticket, .. } = effect {
                 process.tickets.remove(ticket);
@@ -206,7 +217,48 @@ impl Heard {
     }
 }
 
+fn drained(policy: &Policy) -> BTreeSet<PeerId> {
+    policy.drains.iter().map(|drain| drain.peer.clone()).collect()
+}
+
 impl Process {
+    /// Takes the changes of the drains within a step into account.
+    fn note_drains(&mut self, step: &Step<'_>) {
+        let changes = step.writes().filter_map(|op| match op {
+            StoreOp::SetPolicy { policy } => Some(policy),
+            StoreOp::InstallSnapshot { .. } => Some(&step.peer().disk.written.policy),
+            StoreOp::Append { .. }
+            | StoreOp::Compact { .. }
+            | StoreOp::DeleteLocal { .. }
+            | StoreOp::DeletePin { .. }
+            | StoreOp::Dequeue { .. }
+            | StoreOp::Enqueue { .. }
+            | StoreOp::PutLocal { .. }
+            | StoreOp::PutPin { .. }
+            | StoreOp::PutWindow { .. }
+            | StoreOp::SetApplied { .. }
+            | StoreOp::SetHardState { .. }
+            | StoreOp::SetMembers { .. }
+            | StoreOp::SetReconciling { .. } => None,
+        });
+        for policy in changes {
+            let peers = drained(policy);
+            self.drained.retain(|peer| peers.contains(peer));
+            self.drains.extend_from_slice(&policy.drains);
+        }
+    }
+
+    /// Returns whether a peer was being drained at some moment of this step.
+    pub(super) fn may_be_drained(&self, peer: &PeerId) -> bool {
+        self.drains.iter().any(|drain| drain.peer == *peer)
+    }
+
+    /// Returns the highest number of moves that the drain of a peer permitted at some moment of this step.
+    pub(super) fn moves_max(&self, peer: &PeerId) -> usize {
+        let drains = self.drains.iter().filter(|drain| drain.peer == *peer);
+        drains.map(|drain| drain.moves_max as usize).max().unwrap_or(0)
+    }
+
     fn received(&mut self, step: &Step<'_>, from: &PeerId, folder: Incarnation, message: &Message) {
         let now = step.now.mono;
         let after = member(&step.peer().disk.written.members, from).map(|(_, member)| member.incarnation);
@@ -285,10 +337,12 @@ impl Process {
         samples.any(|sample| sample.is_living(now))
     }
 
-    /// Returns whether a peer may have counted as able to take a pin at some moment of this step.
+    /// Returns whether a peer may have counted as able to take a pin at some moment of this step; to keep
+    /// one, if `names` is empty.
     pub(super) fn may_take(&self, now: Now, peer: &PeerId, names: &[String]) -> bool {
         let counts = |name: &str| self.may_count(now, peer, name);
-        counts(PING) && names.iter().all(|name| counts(name))
+        let is_drained = !names.is_empty() && self.drained.contains(peer);
+        !is_drained && counts(PING) && names.iter().all(|name| counts(name))
     }
 
     /// Returns whether a peer counted as able to take a pin during all of this step.
@@ -301,7 +355,8 @@ impl Process {
                     .iter()
                     .all(|sample| sample.certain && sample.is_living(now))
         };
-        counts(PING) && names.iter().all(|name| counts(name))
+        let may_be_drained = !names.is_empty() && self.may_be_drained(peer);
+        !may_be_drained && counts(PING) && names.iter().all(|name| counts(name))
     }
 
     /// Returns the time for which the `ping` of a peer has been missing, counted from the start of this

@@ -60,7 +60,7 @@ impl Removed {
             | StoreOp::PutWindow { .. }
             | StoreOp::SetApplied { .. }
             | StoreOp::SetMembers { .. }
-            | StoreOp::SetCredentials { .. }
+            | StoreOp::SetPolicy { .. }
             | StoreOp::SetReconciling { .. } => false,
         });
         let node = step.peer().node.as_ref();

@@ -59,6 +59,8 @@ impl Wishes {
             }
             Command::Admit { .. }
             | Command::CreateCredential { .. }
+            | Command::Drain { .. }
+            | Command::EndDrain { .. }
             | Command::Members(MembersWish::Next | MembersWish::RaiseVersion { .. })
             | Command::Pin { .. }
             | Command::Reallocate { .. }

@@ -19,6 +19,7 @@ impl Options {
         options.draw_sending(&mut Rng::new(seed, "sending options"));
         options.draw_credentials(&mut Rng::new(seed, "credentials options"));
         options.draw_owners(&mut Rng::new(seed, "owners options"));
+        options.draw_drains(&mut Rng::new(seed, "drain options"));
         options.draw_profile(&mut Rng::new(seed, "profile options"));
         options
     }
@@ -206,6 +207,13 @@ impl Options {
     fn draw_owners(&mut self, rng: &mut Rng) {
         if rng.chance(200) {
             self.op_owner = *rng.pick(&[100, 500, 900]);
+        }
+    }
+
+    /// Draws drains, from their own stream.
+    fn draw_drains(&mut self, rng: &mut Rng) {
+        if rng.chance(200) {
+            self.op_drain = *rng.pick(&[10, 50]);
         }
     }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use cluster_core::{Refusal, Request};
+use cluster_core::{Drain, Refusal, Request, Timestamp};
 use madsim::runtime::Handle;
 use madsim::time::sleep;
 
-use super::step::{Ask, Outcome, PeerStep, Standing, Step, Who};
+use super::step::{Ask, Change, Outcome, PeerStep, Standing, Step, Who};
 use crate::checks::convergence;
 use crate::clients::{self, Asked, pin_once, read_once, unpin_once, wish};
 use crate::faults::resume;
@@ -24,13 +24,13 @@ pub(super) async fn take(world: &Shared, step: Step) -> Result<(), String> {
             expected,
         } => ask(world, what, content, one(world, at)?, expected).await,
         Step::ChangeMembers {
-            adds,
+            change,
             target,
             at,
             expected,
         } => {
             let (target, at) = (one(world, target)?, one(world, at)?);
-            change_members(world, adds, target, at, expected).await
+            change_members(world, change, target, at, expected).await
         }
         Step::AtPeers(what, who) => {
             for peer in peers_of(world, who)? {
@@ -187,16 +187,24 @@ fn standing_of(world: &World, peer: usize) -> Standing {
 
 async fn change_members(
     world: &Shared,
-    adds: bool,
+    change: Change,
     target: usize,
     at: usize,
     expected: Outcome,
 ) -> Result<(), String> {
     let peer = lock(world).peers[target].id.clone();
-    let request = if adds {
-        Request::AddPeer { peer }
-    } else {
-        Request::RemovePeer { peer }
+    let request = match change {
+        Change::Add => Request::AddPeer { peer },
+        Change::Drain => Request::Drain {
+            drain: Drain {
+                peer,
+                since: Timestamp(World::now()),
+                pins: 0,
+                moves_max: 2,
+            },
+        },
+        Change::Remove => Request::RemovePeer { peer },
+        Change::Undrain => Request::EndDrain { peer },
     };
     let patience = Duration::from_millis(lock(world).options.deadline_ms + 5000);
     let asked = clients::ask(world, at, request, patience).await;
@@ -207,7 +215,8 @@ async fn change_members(
         }
         Asked::Heard(Answer::Reply(Err(_), _)) | Asked::Nobody => Outcome::Refused,
     };
-    lock(world).stats.membership_changes += u64::from(heard == Outcome::Done);
+    lock(world).stats.membership_changes +=
+        u64::from(heard == Outcome::Done && matches!(change, Change::Add | Change::Remove));
     let fits = expected == Outcome::Any || expected == heard;
     require(fits, || format!("hears {asked:?}"))
 }

@@ -20,7 +20,7 @@ pub(super) enum Step {
         expected: Outcome,
     },
     ChangeMembers {
-        adds: bool,
+        change: Change,
         target: Who,
         at: Who,
         expected: Outcome,
@@ -74,6 +74,15 @@ pub(super) enum Outcome {
     Unknown,
 }
 
+/// Requested change of a peer's part in the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Change {
+    Add,
+    Drain,
+    Remove,
+    Undrain,
+}
+
 /// Membership status of a peer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -103,6 +112,17 @@ pub(super) enum PeerStep {
     Rot,
     Start,
     Upgrade,
+}
+
+impl Change {
+    fn parse(word: &str) -> Self {
+        match word {
+            "add" => Self::Add,
+            "drain" => Self::Drain,
+            "undrain" => Self::Undrain,
+            _ => Self::Remove,
+        }
+    }
 }
 
 impl Step {
@@ -147,8 +167,14 @@ impl Step {
                     expected: Outcome::parse(expected, outcomes)?,
                 }
             }
-            [what @ ("add" | "remove"), target, "at", at, expected] => Self::ChangeMembers {
-                adds: what == "add",
+            [
+                what @ ("add" | "drain" | "remove" | "undrain"),
+                target,
+                "at",
+                at,
+                expected,
+            ] => Self::ChangeMembers {
+                change: Change::parse(what),
                 target: one(target)?,
                 at: one(at)?,
                 expected: Outcome::parse(expected, &["ok", "refused", "unknown", "any"])?,

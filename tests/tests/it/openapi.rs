@@ -103,6 +103,7 @@ fn reads() -> Vec<Request<'static>> {
         "/pins",
         "/pins/recover",
         "/pins/sync",
+        "/drains",
         "/openapi.json",
     ];
     let mut all: Vec<Request<'static>> = paths.map(|path| plain("GET", path)).to_vec();
@@ -163,6 +164,14 @@ fn changes(peers: &[Peer]) -> Vec<Request<'static>> {
         plain("POST", "/token"),
         ("POST", "/peers", "/peers".to_owned(), unknown),
         plain("POST", "/ipfs/gc"),
+        of(
+            "POST",
+            "/drains/{peer}",
+            format!("/drains/{third}?moves=9&force=true"),
+        ),
+        of("GET", "/drains/{peer}", format!("/drains/{third}")),
+        plain("GET", "/drains"),
+        of("DELETE", "/drains/{peer}", format!("/drains/{third}")),
         of("DELETE", "/peers/{peer}", format!("/peers/{third}")),
     ]
 }

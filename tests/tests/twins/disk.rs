@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use cluster_core::{
-    Applied, Batch, BatchId, CREDENTIALS_VERSION, Cid, Credential, CredentialId, HardState, Identity,
-    Incarnation, Index, Lane, Local, LogEntry, Manifest, Members, Mode, Payload, PeerId, Phase, Pin,
-    PinOptions, PinType, PinsetView, QueueKey, RaftId, Recovered, Replicas, Scope, SnapshotId, StoreOp, Term,
+    Applied, Batch, BatchId, Cid, Credential, CredentialId, Drain, HardState, Identity, Incarnation, Index,
+    Lane, Local, LogEntry, Manifest, Members, Mode, POLICY_VERSION, Payload, PeerId, Phase, Pin, PinOptions,
+    PinType, PinsetView, Policy, QueueKey, RaftId, Recovered, Replicas, Scope, SnapshotId, StoreOp, Term,
     Timestamp, Window, decode, encode, encode_for_version,
 };
 use ipfs_cluster_service::store::{OpenError, OpenOptions, Store};
@@ -21,7 +21,7 @@ type Content = (
     Members,
     Vec<Window>,
     bool,
-    Vec<Credential>,
+    Policy,
     Vec<Pin>,
     Vec<(Cid, Local)>,
     Vec<QueueKey>,
@@ -117,8 +117,8 @@ fn pin(number: u8, version: Index) -> Pin {
     }
 }
 
-/// Returns up to three credentials.
-fn credentials(number: u8) -> Vec<Credential> {
+/// Returns a policy with up to three credentials and a drain.
+fn policy(number: u8) -> Policy {
     let credential = |id: u8| Credential {
         id: CredentialId(u64::from(id)),
         name: format!("credential {id}"),
@@ -128,7 +128,16 @@ fn credentials(number: u8) -> Vec<Credential> {
         expire_at: None,
         limits: Vec::new(),
     };
-    (0..number % 4).map(credential).collect()
+    let drain = Drain {
+        peer: peer(number),
+        since: Timestamp(1),
+        pins: 3,
+        moves_max: 5,
+    };
+    Policy {
+        credentials: (0..number % 4).map(credential).collect(),
+        drains: number.is_multiple_of(3).then_some(drain).into_iter().collect(),
+    }
 }
 
 fn entry(index: Index, term: Term) -> LogEntry {
@@ -222,8 +231,8 @@ impl Known {
             ops.push(StoreOp::PutWindow { window });
             let reconciling = number % 2 == 0;
             ops.push(StoreOp::SetReconciling { reconciling });
-            let credentials = credentials(number);
-            ops.push(StoreOp::SetCredentials { credentials });
+            let policy = policy(number);
+            ops.push(StoreOp::SetPolicy { policy });
         }
         self.applied = Applied {
             index,
@@ -340,7 +349,7 @@ impl Twins {
 
     fn install(&mut self, number: u8, known: &Known) {
         let pins: Vec<Pin> = (0..number).map(|number| pin(number, 9)).collect();
-        let credentials = credentials(number);
+        let policy = policy(number);
         let index = known.last() + u64::from(number);
         let manifest = Manifest {
             applied: Applied {
@@ -353,7 +362,7 @@ impl Twins {
         };
         let staged = self
             .simulated
-            .stage(&encode(&manifest), &encode(&pins), &encode(&credentials))
+            .stage(&encode(&manifest), &encode(&pins), &encode(&policy))
             .expect("stages");
         let snapshot = SnapshotId(staged);
         let mut staging = self
@@ -361,8 +370,8 @@ impl Twins {
             .stager()
             .stage(snapshot, manifest.clone())
             .expect("stages");
-        if !credentials.is_empty() {
-            let chunk = encode_for_version(CREDENTIALS_VERSION, &credentials);
+        if !policy.is_empty() {
+            let chunk = encode_for_version(POLICY_VERSION, &policy);
             staging.push(&chunk).expect("takes all");
         }
         let mut chunk = vec![cluster_core::FIRST_VERSION];
@@ -472,7 +481,7 @@ fn content(store: &Store, recovered: Recovered) -> Content {
         recovered.members,
         recovered.windows,
         recovered.reconciling,
-        view.credentials(),
+        view.policy(),
         view.pins(None, ALL),
         view.locals(None, ALL),
         LANES

@@ -5,7 +5,7 @@ use super::*;
 use crate::testing::credential;
 
 /// First release that has credentials.
-const NEW: u8 = CREDENTIALS_VERSION;
+const NEW: u8 = POLICY_VERSION;
 
 fn create(credential: &Credential) -> Request {
     let credential = credential.clone();
@@ -22,8 +22,8 @@ fn agree(
     let batch = persist(&effects).id;
     let effects = harness.handle(Event::Persisted { batch });
     let written = persist(&effects).ops.iter().filter_map(|op| {
-        if let StoreOp::SetCredentials { credentials } = op {
-            Some(credentials.clone())
+        if let StoreOp::SetPolicy { policy } = op {
+            Some(policy.credentials.clone())
         } else {
             None
         }
@@ -104,7 +104,7 @@ fn all_peers_have_the_credentials_also_from_a_snapshot_and_after_a_restart() {
     cluster.restart(leader(&cluster));
     cluster.run(10 * SECOND);
     for (peer, (_, disk)) in &cluster.nodes {
-        assert_eq!(disk.credentials, std::slice::from_ref(&kept), "{peer}");
+        assert_eq!(disk.policy.credentials, std::slice::from_ref(&kept), "{peer}");
     }
 }
 
@@ -147,7 +147,7 @@ fn credential_is_refused_until_all_peers_can_read_it() {
         cluster
             .nodes
             .values()
-            .all(|(_, disk)| disk.credentials.len() == 1)
+            .all(|(_, disk)| disk.policy.credentials.len() == 1)
     );
 }
 

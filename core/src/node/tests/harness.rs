@@ -147,7 +147,7 @@ impl Harness {
         let snapshot = SnapshotId(1);
         self.disk
             .staged
-            .insert(snapshot, (manifest.clone(), pins, Vec::new()));
+            .insert(snapshot, (manifest.clone(), pins, Policy::default()));
         let effects = self.handle(Event::SnapshotReceived {
             from: peer(2),
             snapshot,

@@ -126,9 +126,9 @@ fn owners_need_a_cluster_that_can_read_the_release_of_a_pin() {
     let mut cluster = TestCluster::new(1);
     let (node, disk) = cluster.nodes.get_mut(&peer(1)).unwrap();
     let recovered = disk.recovered.as_mut().unwrap();
-    recovered.members.version = CREDENTIALS_VERSION - 1;
+    recovered.members.version = POLICY_VERSION - 1;
     let mut config = Config::new(peer(1));
-    config.version = CREDENTIALS_VERSION - 1;
+    config.version = POLICY_VERSION - 1;
     *node = Node::new(config, recovered.clone(), 1, cluster.now);
     cluster.run(5 * SECOND);
     let ticket = cluster.request(1, unpin_as(Some("ann")));

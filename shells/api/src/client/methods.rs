@@ -14,8 +14,8 @@ use super::{Answer, Ask, Body, Client, ClientError, Lines};
 use crate::query::escape_path;
 use crate::{
     AddParams, AddedOutput, Alert, BandwidthByProtocol, Caller, ConnectGraph, Credential, CredentialAdd,
-    CredentialCreated, Event, GlobalPinInfo, GlobalRepoGc, Id, Metric, Pin, PinOptions, PinTypeFilter, Query,
-    StatusFilter, Token, Version,
+    CredentialCreated, Drain, Event, GlobalPinInfo, GlobalRepoGc, Id, Metric, Pin, PinOptions, PinTypeFilter,
+    Query, StatusFilter, Token, Version,
 };
 
 /// Time for which an import is repeated to a peer that is too busy, or has no leader.
@@ -160,6 +160,54 @@ impl Client {
     pub async fn credential_rm(&self, id_or_name: &str) -> Result<Answer<Credential>, ClientError> {
         let path = format!("/auth/credentials/{}", escape_path(id_or_name));
         self.one(Method::DELETE, path).await
+    }
+
+    /// Drains a peer: its pins move to others. At most `moves` of its copies wait for their replacements at
+    /// once; `force` drains it although some pins cannot move.
+    ///
+    /// # Errors
+    /// See [`Client`]; the reason if its pins cannot move.
+    pub async fn drain(
+        &self,
+        peer: &str,
+        moves: Option<u32>,
+        force: bool,
+    ) -> Result<Answer<Drain>, ClientError> {
+        let mut query = Query::default();
+        if let Some(moves) = moves {
+            query.set("moves", moves);
+        }
+        if force {
+            query.set("force", true);
+        }
+        let path = format!("/drains/{}?{}", escape_path(peer), query.encode());
+        self.one(Method::POST, path).await
+    }
+
+    /// Ends the drain of a peer. Returns its last progress.
+    ///
+    /// # Errors
+    /// See [`Client`]; 404 if the peer is not being drained.
+    pub async fn drain_end(&self, peer: &str) -> Result<Answer<Drain>, ClientError> {
+        self.one(Method::DELETE, format!("/drains/{}", escape_path(peer)))
+            .await
+    }
+
+    /// Returns the progress of the drain of a peer.
+    ///
+    /// # Errors
+    /// See [`Client`]; 404 if the peer is not being drained.
+    pub async fn drain_progress(&self, peer: &str) -> Result<Answer<Drain>, ClientError> {
+        self.one(Method::GET, format!("/drains/{}", escape_path(peer)))
+            .await
+    }
+
+    /// Returns the progress of all drains.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub async fn drains(&self) -> Result<Answer<Vec<Drain>>, ClientError> {
+        self.one(Method::GET, "/drains".into()).await
     }
 
     /// Returns who this client is to the peer, and what it may do.

@@ -128,6 +128,8 @@ impl Cluster {
             Reply::Barrier(_)
             | Reply::CredentialCreated(_)
             | Reply::CredentialRevoked(_)
+            | Reply::DrainEnded(_)
+            | Reply::DrainStarted(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
             | Reply::Pinned(_)

@@ -132,16 +132,17 @@ impl Cluster {
     /// # Errors
     /// The token is unknown, has expired, or has made too many requests.
     pub fn verify_token(&self, text: &str) -> Result<Credential, TokenError> {
-        let known = self.inner.reader.credentials();
+        let policy = self.inner.reader.policy();
+        let known = &policy.credentials;
         let token = Token::parse(text).ok_or(TokenError::Unknown)?;
-        let credential = token.find(&known).ok_or(TokenError::Unknown)?;
+        let credential = token.find(known).ok_or(TokenError::Unknown)?;
         let name = || credential.name.clone();
         if credential.expire_at.is_some_and(|at| at <= now()) {
             return Err(TokenError::Expired { name: name() });
         }
         for limit in &credential.limits {
             if let CredentialLimit::RequestsPerSecond(limit) = *limit
-                && !self.inner.rates.take(credential, limit, Instant::now(), &known)
+                && !self.inner.rates.take(credential, limit, Instant::now(), known)
             {
                 return Err(TokenError::TooManyRequests { name: name(), limit });
             }
@@ -171,8 +172,8 @@ impl Cluster {
 
     /// Lists the credentials, sorted by name.
     pub fn credentials(&self) -> Vec<api::Credential> {
-        let credentials = self.inner.reader.credentials();
-        let mut all: Vec<api::Credential> = credentials.iter().map(shown).collect();
+        let policy = self.inner.reader.policy();
+        let mut all: Vec<api::Credential> = policy.credentials.iter().map(shown).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -185,11 +186,11 @@ impl Cluster {
     pub async fn revoke_credential(&self, id_or_name: &str) -> Result<api::Credential, Error> {
         // It may have been created at another peer a moment ago.
         self.request(Request::Barrier).await?;
-        let known = self.inner.reader.credentials();
+        let policy = self.inner.reader.policy();
         let id = id_or_name.parse::<CredentialId>().ok();
         let named = |credential: &&Credential| Some(credential.id) == id || credential.name == id_or_name;
         let missing = || Error::Refused(Refusal::Credential(CredentialError::Missing));
-        let id = known.iter().find(named).ok_or_else(missing)?.id;
+        let id = policy.credentials.iter().find(named).ok_or_else(missing)?.id;
         let reply = self.request(Request::RevokeCredential { id }).await?;
         let Reply::CredentialRevoked(credential) = reply else {
             return Err(unexpected(&reply));

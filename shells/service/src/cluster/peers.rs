@@ -63,6 +63,8 @@ impl Cluster {
             | Reply::Barrier(_)
             | Reply::CredentialCreated(_)
             | Reply::CredentialRevoked(_)
+            | Reply::DrainEnded(_)
+            | Reply::DrainStarted(_)
             | Reply::PeerRemoved
             | Reply::Pinned(_)
             | Reply::Recovered(_)

@@ -89,6 +89,8 @@ impl Cluster {
             | Reply::Barrier(_)
             | Reply::CredentialCreated(_)
             | Reply::CredentialRevoked(_)
+            | Reply::DrainEnded(_)
+            | Reply::DrainStarted(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
             | Reply::Recovered(_)

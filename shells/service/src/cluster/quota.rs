@@ -133,8 +133,8 @@ impl Cluster {
         let Some((credential, limit)) = limit else {
             return Ok(Turn { _turn: None });
         };
-        let known = self.inner.reader.credentials();
-        let lock = self.inner.turns.of(credential.id, &known);
+        let policy = self.inner.reader.policy();
+        let lock = self.inner.turns.of(credential.id, &policy.credentials);
         let turn = lock.lock_owned().await;
         let wanted: BTreeSet<Cid> = cids.iter().map(|cid| (*cid).clone()).collect();
         let (owner, name) = (credential.name.clone(), &credential.name);

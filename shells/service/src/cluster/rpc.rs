@@ -14,7 +14,7 @@ mod server;
 use std::time::Duration;
 
 use cluster_api::TrackerStatus;
-use cluster_core::{Cid, FIRST_VERSION, PeerId, Timestamp, decode, encode};
+use cluster_core::{Cid, FIRST_VERSION, POLICY_VERSION, PeerId, Timestamp, decode, encode};
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::server::{send, with_heartbeats};
@@ -91,6 +91,8 @@ pub(super) enum Call {
     /// Collect garbage. Answered by `Collected`, repeatedly, with the freed space last. Older peers refuse
     /// it.
     CollectGarbage,
+    /// Return the progress of your drain. Answered by `Drain`. Older peers refuse it.
+    Drain,
 }
 
 impl Call {
@@ -109,6 +111,7 @@ impl Call {
             | Self::Links
             | Self::RepoStat { .. } => FIRST_VERSION,
             Self::Trace { .. } | Self::Statuses | Self::CollectGarbage => TRACE_VERSION,
+            Self::Drain => POLICY_VERSION,
         }
     }
 }
@@ -164,6 +167,17 @@ pub(super) enum Answer {
     },
     /// Changes of the peer's local states, in order.
     Statuses(Vec<StatusChange>),
+    /// Progress of the peer's drain.
+    Drain {
+        /// Number of copies whose replacements are not confirmed.
+        waiting: u64,
+        /// Number of pins that could not move.
+        blocked: u64,
+        /// The first of them.
+        first_blocked: Option<Cid>,
+        /// Size of its repository, in bytes.
+        bytes: u64,
+    },
 }
 
 /// A change of a local state.

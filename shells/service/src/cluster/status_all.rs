@@ -144,6 +144,7 @@ impl Cluster {
                 | Answer::Links { .. }
                 | Answer::RepoStat { .. }
                 | Answer::Announced { .. }
+                | Answer::Drain { .. }
                 | Answer::Statuses(_) => return Err(rpc::unexpected(peer)),
             };
             if out.send(Ok(piece)).await.is_err() {

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, TRAILER, WARNING};
 use axum::http::{Response, StatusCode};
 use bytes::Bytes;
-use cluster_core::{CredentialError, Refusal};
+use cluster_core::{CredentialError, DrainError, Refusal};
 use cluster_http::json;
 use cluster_http::stream_error::{end_at_trailer, trailer};
 use futures::stream::{self, Stream, StreamExt};
@@ -55,8 +55,11 @@ pub(super) fn status(failure: &Error) -> StatusCode {
             Refusal::NoLeader | Refusal::NotMember | Refusal::Unknown | Refusal::Unreadable(_) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }
-            Refusal::Credential(CredentialError::Missing) | Refusal::NotFound => StatusCode::NOT_FOUND,
-            Refusal::Credential(CredentialError::Exists(_) | CredentialError::Full) => StatusCode::CONFLICT,
+            Refusal::Credential(CredentialError::Missing)
+            | Refusal::Drain(DrainError::Missing)
+            | Refusal::NotFound => StatusCode::NOT_FOUND,
+            Refusal::Credential(CredentialError::Exists(_) | CredentialError::Full)
+            | Refusal::Drain(DrainError::Full) => StatusCode::CONFLICT,
             Refusal::TooLarge(_) => StatusCode::BAD_REQUEST,
             Refusal::Conflict(_) | Refusal::IpfsFailed(_) | Refusal::NotEnoughPeers { .. } => {
                 StatusCode::INTERNAL_SERVER_ERROR

@@ -16,7 +16,7 @@ use super::scopes::Route;
 use super::scopes::Routes;
 use super::server::Service;
 use super::{
-    Observed, add, answer, credentials, events, health, import, metrics, openapi, page, peers, pins,
+    Observed, add, answer, credentials, drains, events, health, import, metrics, openapi, page, peers, pins,
 };
 use crate::cluster::Cluster;
 
@@ -60,6 +60,10 @@ fn routes(auth: Arc<Auth>) -> Routes {
         .get("/peers", Needs(Read), peers::list)
         .post("/peers", Needs(Admin), peers::add)
         .delete("/peers/{peer}", Needs(Admin), peers::remove)
+        .get("/drains", Needs(Read), drains::list)
+        .get("/drains/{peer}", Needs(Read), drains::show)
+        .post("/drains/{peer}", Needs(Admin), drains::start)
+        .delete("/drains/{peer}", Needs(Admin), drains::end)
         .get("/events", Needs(Read), events::stream)
         .get("/health/graph", Needs(Read), health::graph)
         .get("/health/alerts", Needs(Read), health::alerts)

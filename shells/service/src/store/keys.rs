@@ -12,8 +12,8 @@ pub(super) const BOOT: &[u8] = b"boot";
 pub(super) const MEMBERS: &[u8] = b"members";
 /// Record of the search index: [`SearchMarker`](super::search_index::SearchMarker).
 pub(super) const SEARCH: &[u8] = b"search";
-/// Record of the credentials; absent until the first one is created.
-pub(super) const CREDENTIALS: &[u8] = b"credentials";
+/// Record of the policy; absent until it first changes.
+pub(super) const POLICY: &[u8] = b"policy";
 /// Record written only to use up sequence numbers: see `spaces::delete` and `spaces::skip_numbers`.
 pub(super) const TOUCH: &[u8] = b"touch";
 /// Prefix of the windows.

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use cluster_core::{Credential, LogEntry, Members, Recovered, Term, Window};
+use cluster_core::{LogEntry, Members, Policy, Recovered, Term, Window};
 use fjall::Database;
 use serde::de::DeserializeOwned;
 
@@ -116,9 +116,9 @@ impl Store {
         let current = spaces::generation(&db, number, search_number).map_err(internal)?;
         let leftovers = spaces::leftovers(&db, &current).map_err(internal)?;
         let on_fatal = options.on_fatal.clone();
-        let credentials = content.as_ref().map(|content| content.credentials.clone());
-        let credentials = credentials.unwrap_or_default();
-        let shared = Shared::new(db, fixed, current, credentials, (marker, seq), folder, on_fatal);
+        let policy = content.as_ref().map(|content| content.policy.clone());
+        let policy = policy.unwrap_or_default();
+        let shared = Shared::new(db, fixed, current, policy, (marker, seq), folder, on_fatal);
         let shared = Arc::new(shared);
         let failed = |error: StoreError| {
             if let StoreError::Damaged(what) = error {
@@ -274,7 +274,7 @@ struct Content {
     /// Number of the search index, if it is complete.
     search: Option<u64>,
     recovered: Recovered,
-    credentials: Vec<Credential>,
+    policy: Policy,
     links: VecDeque<Link>,
 }
 
@@ -321,12 +321,12 @@ fn load(db: &Database, noted: Option<u64>, folder: &Folder) -> Result<Option<Con
         windows: read_windows(&fixed, folder)?,
         reconciling: head.reconciling,
     };
-    let credentials = read(&fixed, keys::CREDENTIALS, folder)?.unwrap_or_default();
+    let policy = read(&fixed, keys::POLICY, folder)?.unwrap_or_default();
     Ok(Some(Content {
         head,
         search: search.map(|marker| marker.number),
         recovered,
-        credentials,
+        policy,
         links,
     }))
 }

@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::{Arc, PoisonError};
 
-use cluster_core::{Applied, Cid, Credential, Lane, Local, Members, PeerId, Pin, Window, decode};
-use fjall::{Iter, Keyspace, KvPair, Readable, Snapshot};
+use cluster_core::{Applied, Cid, Lane, Local, Members, PeerId, Pin, Policy, Window, decode};
+use fjall::{Guard, Iter, Keyspace, KvPair, Readable, Snapshot};
 use serde::de::DeserializeOwned;
 
 use super::error::StoreError;
@@ -44,9 +44,9 @@ impl Reader {
         view::get(&self.shared.fixed.local, cid.as_bytes())
     }
 
-    /// Returns the credentials as of the last batch, sorted by id. Reads memory only.
-    pub fn credentials(&self) -> Arc<[Credential]> {
-        self.shared.credentials()
+    /// Returns the policy as of the last batch. Reads memory only.
+    pub fn policy(&self) -> Arc<Policy> {
+        self.shared.policy()
     }
 
     /// Returns the applied index and the number of pins, as of the last batch; zeros before the founding.
@@ -120,6 +120,15 @@ pub struct Listing {
     pub(super) shared: Arc<Shared>,
 }
 
+fn count(keys: impl Iterator<Item = Guard>) -> Result<u64, StoreError> {
+    let mut count = 0;
+    for guard in keys {
+        guard.key().map_err(StoreError::Read)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
 /// A CID with its pin, its local state, or both.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
@@ -149,8 +158,8 @@ impl Listing {
         self.record(keys::MEMBERS)
     }
 
-    pub(super) fn credentials(&self) -> Result<Vec<Credential>, StoreError> {
-        self.record(keys::CREDENTIALS).map(Option::unwrap_or_default)
+    pub(super) fn policy(&self) -> Result<Policy, StoreError> {
+        self.record(keys::POLICY).map(Option::unwrap_or_default)
     }
 
     pub(super) fn windows(&self) -> Result<Vec<Window>, StoreError> {
@@ -231,6 +240,27 @@ impl Listing {
     /// As [`Listing::pins`].
     pub fn allocated(&self, peer: &PeerId) -> impl Iterator<Item = Result<Pin, StoreError>> + Send + use<'_> {
         self.by_index(keys::by_peer(peer.as_bytes()))
+    }
+
+    /// Returns the number of pins whose allocations list `peer`.
+    ///
+    /// # Errors
+    /// As [`Reader::pin`].
+    pub fn allocated_count(&self, peer: &PeerId) -> Result<u64, StoreError> {
+        let keys = self
+            .snapshot
+            .prefix(&self.generation.index, keys::by_peer(peer.as_bytes()));
+        count(keys)
+    }
+
+    /// Returns the number of CIDs in a queue, up to `most`.
+    ///
+    /// # Errors
+    /// As [`Reader::pin`].
+    pub fn queued(&self, lane: Lane, most: usize) -> Result<u64, StoreError> {
+        let (start, end) = keys::lane(lane);
+        let keys = self.snapshot.range(&self.shared.fixed.queue, start..end);
+        count(keys.take(most))
     }
 
     /// The pins whose index keys start with `prefix`; the rest of the key is the CID.

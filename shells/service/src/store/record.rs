@@ -3,8 +3,8 @@
 
 use super::keys;
 use cluster_core::{
-    Applied, CREDENTIALS_VERSION, Credential, FIRST_VERSION, HardState, Index, LogEntry, Members, Term,
-    decode, encode, encode_for_version,
+    Applied, FIRST_VERSION, HardState, Index, LogEntry, Members, POLICY_VERSION, Policy, Term, decode,
+    encode, encode_for_version,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -73,9 +73,9 @@ pub(super) fn seal<T: Serialize>(key: &[u8], record: &T) -> Vec<u8> {
     seal_since(FIRST_VERSION, key, record)
 }
 
-/// Encodes the credentials, which only releases from [`CREDENTIALS_VERSION`] on know.
-pub(super) fn seal_credentials(credentials: &[Credential]) -> Vec<u8> {
-    seal_since(CREDENTIALS_VERSION, keys::CREDENTIALS, &credentials)
+/// Encodes the policy, which only releases from [`POLICY_VERSION`] on know.
+pub(super) fn seal_policy(policy: &Policy) -> Vec<u8> {
+    seal_since(POLICY_VERSION, keys::POLICY, policy)
 }
 
 fn seal_since<T: Serialize>(version: u8, key: &[u8], record: &T) -> Vec<u8> {

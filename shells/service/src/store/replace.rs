@@ -9,7 +9,7 @@ mod sorter;
 
 use std::sync::Arc;
 
-use cluster_core::{Pin, Recovered, decode};
+use cluster_core::{Pin, Policy, Recovered, decode};
 use fjall::Keyspace;
 
 pub(super) use self::sorter::Sorter;
@@ -200,7 +200,7 @@ impl Store {
 
     /// Founds the folder again, founded or not: Raft's state, the membership and the windows are replaced
     /// by `recovered`, which must have no log; the pinset by `pins`, or kept if that is `None`. The
-    /// credentials are removed: the new cluster agrees on its own. Durable
+    /// policy is removed: the new cluster agrees on its own. Durable
     /// when this returns; a crash leaves the old or the new state.
     ///
     /// # Errors
@@ -240,7 +240,7 @@ impl Store {
         self.generation = generation;
         self.links.clear();
         lock(&self.floors).forget_expiries();
-        self.shared.set_credentials(Vec::new());
+        self.shared.set_policy(Policy::default());
         self.head = Some(head);
         self.shared.sync_all()
     }
@@ -284,7 +284,7 @@ impl Store {
                 batch.remove(meta, key);
             }
         }
-        batch.remove(meta, keys::CREDENTIALS);
+        batch.remove(meta, keys::POLICY);
         let founding = Founding {
             incarnation: recovered.incarnation,
         };

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
-use cluster_core::Credential;
+use cluster_core::Policy;
 use fjall::{Database, Keyspace, PersistMode};
 
 use super::counting::ListCounts;
@@ -30,9 +30,9 @@ pub(super) struct Shared {
     /// under the read lock has complete batches in it, and this generation. (fjall alone does not guarantee
     /// the first: creating or deleting a keyspace lets snapshots see a batch that is half applied.)
     pub(super) current: RwLock<Arc<Generation>>,
-    /// The credentials as of the last batch. Here as well as on disk, because every request of a client is
+    /// The policy as of the last batch. Here as well as on disk, because every request of a client is
     /// checked against them.
-    credentials: RwLock<Arc<[Credential]>>,
+    policy: RwLock<Arc<Policy>>,
     /// Number of batches written.
     written: AtomicU64,
     pub(super) waiting: FreshCount,
@@ -59,7 +59,7 @@ impl Shared {
         db: Database,
         fixed: Fixed,
         current: Generation,
-        credentials: Vec<Credential>,
+        policy: Policy,
         (marker, seq): (SyncMarker, u64),
         folder: Folder,
         on_fatal: Option<OnFatal>,
@@ -70,7 +70,7 @@ impl Shared {
             db,
             fixed,
             current: RwLock::new(Arc::new(current)),
-            credentials: RwLock::new(credentials.into()),
+            policy: RwLock::new(Arc::new(policy)),
             written: AtomicU64::new(seq),
             waiting: FreshCount::default(),
             list_counts: ListCounts::default(),
@@ -88,16 +88,15 @@ impl Shared {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns the credentials, sorted by id.
-    pub(super) fn credentials(&self) -> Arc<[Credential]> {
-        let credentials = self.credentials.read().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&credentials)
+    /// Returns the policy.
+    pub(super) fn policy(&self) -> Arc<Policy> {
+        Arc::clone(&self.policy.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Replaces the credentials, once they are written.
-    pub(super) fn set_credentials(&self, credentials: Vec<Credential>) {
-        let mut current = self.credentials.write().unwrap_or_else(PoisonError::into_inner);
-        *current = credentials.into();
+    /// Replaces the policy, once it is written.
+    pub(super) fn set_policy(&self, policy: Policy) {
+        let mut current = self.policy.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(policy);
     }
 
     /// Sets the number of batches in the database.

@@ -1,13 +1,12 @@
-//! Outgoing snapshots: a consistent view of all pins and credentials, in chunks.
+//! Outgoing snapshots: a consistent view of all pins and the policy, in chunks.
 //!
 //! A chunk is one byte of version, then pins in the order of their CIDs, each as four bytes of length,
-//! big-endian, and the stored record. If there are credentials, the first chunk has them instead: the version
-//! that introduced them, then the encoded list. A cluster without credentials sends what earlier releases
-//! read.
+//! big-endian, and the stored record. If there is a policy, the first chunk has it instead: the version that
+//! introduced it, then the encoded record. A cluster without one sends what earlier releases read.
 
 use cluster_core::{
-    CREDENTIALS_MAX, CREDENTIALS_VERSION, Credential, FIRST_VERSION, Manifest, PIN_MAX, Pin, decode,
-    encode_for_version,
+    CREDENTIALS_MAX, Credential, DRAINS_MAX, Drain, FIRST_VERSION, Manifest, PIN_MAX, POLICY_VERSION, Pin,
+    Policy, decode, encode_for_version,
 };
 
 use super::error::StoreError;
@@ -29,8 +28,8 @@ const LEN: usize = 4;
 /// A consistent view of the pinset with its manifest. An iterator over the chunks; blocks on the disk.
 pub struct SnapshotSource {
     manifest: Manifest,
-    /// Sent first; empty once they are.
-    credentials: Vec<Credential>,
+    /// Sent first; empty once it is.
+    policy: Policy,
     pins: Stream,
     /// A pin that did not fit into the last chunk.
     left: Option<Vec<u8>>,
@@ -47,7 +46,7 @@ impl SnapshotSource {
         };
         Ok(Self {
             manifest,
-            credentials: listing.credentials()?,
+            policy: listing.policy()?,
             pins: listing.stored_pins(),
             left: None,
             ended: false,
@@ -60,9 +59,9 @@ impl SnapshotSource {
     }
 
     fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, StoreError> {
-        if !self.credentials.is_empty() {
-            let credentials = std::mem::take(&mut self.credentials);
-            return Ok(Some(encode_for_version(CREDENTIALS_VERSION, &credentials)));
+        if !self.policy.is_empty() {
+            let policy = std::mem::take(&mut self.policy);
+            return Ok(Some(encode_for_version(POLICY_VERSION, &policy)));
         }
         let mut chunk = Vec::with_capacity(CHUNK + CHUNK / 8);
         chunk.push(FIRST_VERSION);
@@ -114,8 +113,8 @@ impl Iterator for SnapshotSource {
 pub(super) enum Chunk<'a> {
     /// Pins with their encodings.
     Pins(Vec<(Pin, &'a [u8])>),
-    /// All credentials.
-    Credentials(Vec<Credential>),
+    /// The policy.
+    Policy(Policy),
 }
 
 /// Decodes a chunk. The error describes what is wrong.
@@ -129,10 +128,10 @@ pub(super) fn read_chunk(chunk: &[u8]) -> Result<Chunk<'_>, String> {
     let (version, mut rest) = chunk.split_first().ok_or("an empty chunk")?;
     match *version {
         FIRST_VERSION => {}
-        CREDENTIALS_VERSION => return read_credentials(chunk).map(Chunk::Credentials),
+        POLICY_VERSION => return read_policy(chunk).map(Chunk::Policy),
         later => {
             return Err(format!(
-                "a chunk of version {later}, this release knows {CREDENTIALS_VERSION}"
+                "a chunk of version {later}, this release knows {POLICY_VERSION}"
             ));
         }
     }
@@ -150,20 +149,28 @@ pub(super) fn read_chunk(chunk: &[u8]) -> Result<Chunk<'_>, String> {
     Ok(Chunk::Pins(pins))
 }
 
-/// Decodes a chunk of credentials: as many as may exist, sorted by id.
-fn read_credentials(chunk: &[u8]) -> Result<Vec<Credential>, String> {
-    let credentials: Vec<Credential> = decode(chunk).map_err(|error| format!("the credentials: {error}"))?;
-    if credentials.len() > CREDENTIALS_MAX {
-        let count = credentials.len();
-        return Err(format!(
-            "{count} credentials, at most {CREDENTIALS_MAX} are taken"
-        ));
+/// Decodes a chunk of the policy, and checks its limits and its order.
+fn read_policy(chunk: &[u8]) -> Result<Policy, String> {
+    let policy: Policy = decode(chunk).map_err(|error| format!("the policy: {error}"))?;
+    let Policy { credentials, drains } = &policy;
+    for (what, count, max) in [
+        ("credentials", credentials.len(), CREDENTIALS_MAX),
+        ("drains", drains.len(), DRAINS_MAX),
+    ] {
+        if count > max {
+            return Err(format!("{count} {what}, at most {max} are taken"));
+        }
     }
     if !credentials.is_sorted_by(|a, b| a.id < b.id) {
         return Err("the credentials are out of order".to_owned());
     }
-    for credential in &credentials {
-        credential.check().map_err(|error| error.to_string())?;
+    if !drains.is_sorted_by(|a, b| a.peer < b.peer) {
+        return Err("the drains are out of order".to_owned());
     }
-    Ok(credentials)
+    let too_large = credentials.iter().map(Credential::check);
+    let mut too_large = too_large.chain(drains.iter().map(Drain::check));
+    too_large
+        .try_for_each(|checked| checked)
+        .map_err(|error| error.to_string())?;
+    Ok(policy)
 }

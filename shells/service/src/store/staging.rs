@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use cluster_core::{Cid, Credential, Manifest, SnapshotId, encode};
+use cluster_core::{Cid, Manifest, Policy, SnapshotId, encode};
 
 use super::error::{StageError, StoreError};
 use super::keys;
@@ -32,7 +32,7 @@ enum Stage {
     Ready {
         generation: Arc<Generation>,
         manifest: Box<Manifest>,
-        credentials: Vec<Credential>,
+        policy: Policy,
     },
 }
 
@@ -50,19 +50,15 @@ impl Stages {
         self.next_generation - 1
     }
 
-    /// Returns the generation and the credentials of a completely received snapshot, if `manifest` describes
+    /// Returns the generation and the policy of a completely received snapshot, if `manifest` describes
     /// it.
-    pub(super) fn ready(
-        &self,
-        id: SnapshotId,
-        manifest: &Manifest,
-    ) -> Option<(Arc<Generation>, Vec<Credential>)> {
+    pub(super) fn ready(&self, id: SnapshotId, manifest: &Manifest) -> Option<(Arc<Generation>, Policy)> {
         match self.staged.get(&id)? {
             Stage::Ready {
                 generation,
                 manifest: staged,
-                credentials,
-            } => (**staged == *manifest).then(|| (Arc::clone(generation), credentials.clone())),
+                policy,
+            } => (**staged == *manifest).then(|| (Arc::clone(generation), policy.clone())),
             Stage::Receiving => None,
         }
     }
@@ -110,7 +106,7 @@ impl Stager {
             generation: Arc::new(generation),
             last: None,
             pins: 0,
-            credentials: None,
+            policy: None,
         })
     }
 
@@ -137,8 +133,8 @@ pub struct Staging {
     generation: Arc<Generation>,
     last: Option<Cid>,
     pins: u64,
-    /// `None` until they have come; a snapshot without any has no chunk of them.
-    credentials: Option<Vec<Credential>>,
+    /// `None` until it has come; a snapshot without one has no chunk of it.
+    policy: Option<Policy>,
 }
 
 impl Staging {
@@ -146,16 +142,16 @@ impl Staging {
     /// staging.
     ///
     /// # Errors
-    /// [`StageError::Rejected`] for pins or credentials that are invalid, out of order or too many,
+    /// [`StageError::Rejected`] for pins or a policy that are invalid, out of order or too many,
     /// [`StageError::Store`] when the disk fails.
     pub fn push(&mut self, chunk: &[u8]) -> Result<(), StageError> {
         let pins = match read_chunk(chunk).map_err(StageError::Rejected)? {
             Chunk::Pins(pins) => pins,
-            Chunk::Credentials(_) if self.credentials.is_some() => {
-                return Err(StageError::Rejected("credentials come twice".to_owned()));
+            Chunk::Policy(_) if self.policy.is_some() => {
+                return Err(StageError::Rejected("the policy comes twice".to_owned()));
             }
-            Chunk::Credentials(credentials) => {
-                self.credentials = Some(credentials);
+            Chunk::Policy(policy) => {
+                self.policy = Some(policy);
                 return Ok(());
             }
         };
@@ -219,7 +215,7 @@ impl Staging {
             *stage = Stage::Ready {
                 generation: Arc::clone(&self.generation),
                 manifest: Box::new(manifest),
-                credentials: self.credentials.take().unwrap_or_default(),
+                policy: self.policy.take().unwrap_or_default(),
             };
         }
         Ok(())

@@ -1,10 +1,10 @@
 //! Tests of the store, and their helpers.
 
 mod crash;
-mod credentials;
 mod damage;
 mod model;
 mod opening;
+mod policy;
 mod replacing;
 mod searching;
 mod staging;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use cluster_core::{Cid, Credential, Lane, Local, PeerId, Pin, PinsetView, QueueKey, Timestamp, decode};
+use cluster_core::{Cid, Lane, Local, PeerId, Pin, PinsetView, Policy, QueueKey, Timestamp, decode};
 use fjall::{Keyspace, UserKey, UserValue};
 use serde::de::DeserializeOwned;
 
@@ -189,7 +189,7 @@ impl PinsetView for StoreView<'_> {
         found.into_iter().map(|(_, cid)| cid).collect()
     }
 
-    fn credentials(&self) -> Vec<Credential> {
-        self.store.shared.credentials().to_vec()
+    fn policy(&self) -> Policy {
+        Policy::clone(&self.store.shared.policy())
     }
 }

@@ -5,8 +5,7 @@ use std::fmt::Display;
 use std::sync::{Arc, PoisonError};
 
 use cluster_core::{
-    Batch, BatchId, Credential, Index, Lane, LogEntry, Manifest, Members, Pin, SnapshotId, StoreOp, Term,
-    encode,
+    Batch, BatchId, Index, Lane, LogEntry, Manifest, Members, Pin, Policy, SnapshotId, StoreOp, Term, encode,
 };
 use fjall::{Keyspace, Readable};
 
@@ -55,8 +54,8 @@ struct BatchBuilder<'a> {
     list_changes: Vec<ListChange>,
     /// The snapshot that this batch installs.
     installed: Option<SnapshotId>,
-    /// The new credentials, if this batch changes them.
-    credentials: Option<Vec<Credential>>,
+    /// The new policy, if this batch changes it.
+    policy: Option<Policy>,
 }
 
 impl Store {
@@ -79,7 +78,7 @@ impl Store {
             waiting: 0,
             list_changes: Vec::new(),
             installed: None,
-            credentials: None,
+            policy: None,
         };
         for op in &batch.ops {
             draft.add(op)?;
@@ -96,7 +95,7 @@ impl Store {
             waiting,
             list_changes,
             installed,
-            credentials,
+            policy,
             ..
         } = draft;
         puts.push(Put {
@@ -112,8 +111,8 @@ impl Store {
             });
         }
         self.commit(puts, &generation, head.seq, (waiting, &list_changes))?;
-        if let Some(credentials) = credentials {
-            self.shared.set_credentials(credentials);
+        if let Some(policy) = policy {
+            self.shared.set_policy(policy);
         }
         if let Some(snapshot) = installed {
             let replaced = std::mem::replace(&mut self.generation, generation);
@@ -218,7 +217,7 @@ impl BatchBuilder<'_> {
             StoreOp::PutPin { pin, previous } => self.put_pin(pin, previous.as_deref()),
             StoreOp::PutWindow { window } => self.put_meta(keys::window(window.origin), window),
             StoreOp::SetApplied { applied } => self.head.applied = *applied,
-            StoreOp::SetCredentials { credentials } => self.put_credentials(credentials),
+            StoreOp::SetPolicy { policy } => self.put_policy(policy),
             StoreOp::SetHardState { hard_state } => self.head.hard_state = *hard_state,
             StoreOp::SetMembers { members } => self.put_members(members),
             StoreOp::SetReconciling { reconciling } => self.head.reconciling = *reconciling,
@@ -241,10 +240,10 @@ impl BatchBuilder<'_> {
         self.put(Space::Meta, keys::MEMBERS, Some(record::seal_members(members)));
     }
 
-    fn put_credentials(&mut self, credentials: &[Credential]) {
-        let sealed = record::seal_credentials(credentials);
-        self.put(Space::Meta, keys::CREDENTIALS, Some(sealed));
-        self.credentials = Some(credentials.to_vec());
+    fn put_policy(&mut self, policy: &Policy) {
+        let sealed = record::seal_policy(policy);
+        self.put(Space::Meta, keys::POLICY, Some(sealed));
+        self.policy = Some(policy.clone());
     }
 
     fn append(&mut self, entries: &[LogEntry]) -> Result<(), StoreError> {
@@ -380,7 +379,7 @@ impl BatchBuilder<'_> {
 
     fn install(&mut self, snapshot: SnapshotId, manifest: &Manifest) -> Result<(), StoreError> {
         let staged = lock(&self.shared.stages).ready(snapshot, manifest);
-        let (staged, credentials) =
+        let (staged, policy) =
             staged.ok_or_else(|| self.contract(format_args!("snapshot {snapshot} is not staged whole")))?;
         // The snapshot replaces all earlier changes of this batch to the pinset.
         self.puts
@@ -413,8 +412,8 @@ impl BatchBuilder<'_> {
         self.head.applied = applied;
 
         self.put_members(&manifest.members);
-        if !credentials.is_empty() || !self.shared.credentials().is_empty() {
-            self.put_credentials(&credentials);
+        if !policy.is_empty() || !self.shared.policy().is_empty() {
+            self.put_policy(&policy);
         }
         for key in self.stored_windows()? {
             self.put(Space::Meta, key, None);

@@ -94,6 +94,16 @@ impl Cluster {
                 };
                 send(incoming, &answer).await
             }
+            Call::Drain => {
+                let own = with_heartbeats(incoming, self.own_drain()).await??;
+                let answer = Answer::Drain {
+                    waiting: own.waiting,
+                    blocked: own.blocked,
+                    first_blocked: own.first_blocked,
+                    bytes: own.bytes,
+                };
+                send(incoming, &answer).await
+            }
             Call::Statuses => self.answer_statuses(incoming).await,
             Call::Trace { contexts } => contexts::continue_traces(&contexts),
             Call::Links => {
@@ -128,6 +138,7 @@ impl Cluster {
             | Call::PutBlocks
             | Call::RepoGc
             | Call::CollectGarbage
+            | Call::Drain
             | Call::RepoStat { .. }
             | Call::Links
             | Call::Statuses

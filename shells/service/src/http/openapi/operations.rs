@@ -2,7 +2,8 @@
 
 use cluster_api::{
     AddedOutput, Alert, BandwidthByProtocol, Caller, ConnectGraph, CreatedPin, Credential, CredentialAdd,
-    CredentialCreated, Event, GlobalPinInfo, GlobalRepoGc, Id, Metric, OldPin, PeerAdd, Pin, Token, Version,
+    CredentialCreated, Drain, Event, GlobalPinInfo, GlobalRepoGc, Id, Metric, OldPin, PeerAdd, Pin, Token,
+    Version,
 };
 
 use super::SchemaOf;
@@ -66,6 +67,19 @@ pub(super) fn parameter(name: &str) -> &'static str {
         _ => "",
     }
 }
+
+const DRAIN: &[Parameter] = &[
+    (
+        "moves",
+        "integer",
+        "Maximum number of copies that wait for their replacements at once, 1 to 4096; 256 by default.",
+    ),
+    (
+        "force",
+        "boolean",
+        "Drain the peer although some of its pins cannot move.",
+    ),
+];
 
 const LOCAL: &[Parameter] = &[("local", "boolean", "Only at the peer that is asked.")];
 
@@ -391,6 +405,36 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "/peers/{peer}",
         "Removes a peer from the cluster",
         &[(204, Answer::Empty("It is no member any more."))],
+    ),
+    get(
+        "/drains",
+        "Returns the progress of all drains",
+        &[(
+            200,
+            Answer::Body("The drains.", Content::Json(schema!(Vec<Drain>))),
+        )],
+    ),
+    get(
+        "/drains/{peer}",
+        "Returns the progress of the drain of a peer",
+        &[(200, Answer::Body("The drain.", Content::Json(schema!(Drain))))],
+    ),
+    post(
+        "/drains/{peer}",
+        "Drains a peer: its pins move to others",
+        &[(
+            200,
+            Answer::Body("The new or changed drain.", Content::Json(schema!(Drain))),
+        )],
+    )
+    .with(&[DRAIN]),
+    delete(
+        "/drains/{peer}",
+        "Ends the drain of a peer; its remaining pins stay",
+        &[(
+            200,
+            Answer::Body("The ended drain.", Content::Json(schema!(Drain))),
+        )],
     ),
     get(
         "/events",

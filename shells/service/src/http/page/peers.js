@@ -1,9 +1,9 @@
-// Peers: all members, or one of them; removal, recovery and garbage collection.
+// Peers: all members, or one of them; drain, removal, recovery and garbage collection.
 
 import {action, confirm, el, fact, fill, tag, toast} from './dom.js'
 import {all, json, metrics} from './api.js'
 import {listen} from './live.js'
-import {bytes, number, plural, short, time} from './format.js'
+import {bytes, number, plural, seconds, short, time} from './format.js'
 
 const INTERVAL_MS = 5000
 
@@ -31,6 +31,37 @@ async function remove(peer) {
   toast(name + ' was removed')
 }
 
+async function startDrain(peer) {
+  const name = peer.peername || short(peer.id)
+  const text = `All pins of ${name} (${peer.id}) move to other peers, and no new ones are allocated to it. Each copy leaves when its replacement is confirmed. Then it may be removed.`
+  if (!await confirm(`Drain ${name}?`, text, 'Drain peer')) return
+  await json('POST', '/drains/' + encodeURIComponent(peer.id))
+  toast(name + ' is drained')
+}
+
+async function endDrain(peer) {
+  await json('DELETE', '/drains/' + encodeURIComponent(peer.id))
+  toast((peer.peername || short(peer.id)) + ' is not drained any more')
+}
+
+const DRAIN_STATES = {
+  moving: 'pins move away', copying: 'copies wait for their replacements', blocked: 'the rest cannot move',
+  done: 'empty: it may be removed', unreachable: 'does not answer'
+}
+
+function progress(drain) {
+  const left = `${plural(drain.pins_left, 'pin')} of ${number(drain.pins_at_start)} left, ` +
+    `${plural(drain.copies_waiting, 'copy', 'copies')} waiting`
+  const time = drain.seconds_left ? `, about ${seconds(drain.seconds_left)} more` : ''
+  const kind = drain.state === 'blocked' ? 'warn' : 'accent'
+  return fact('Drain', tag(DRAIN_STATES[drain.state] || drain.state, kind), ' ', drain.error || left + time)
+}
+
+function stuck(drain) {
+  return el('p.notice.warn', null, `${plural(drain.blocked, 'pin')} cannot move, such as `,
+    el('code', null, (drain.blocked_cids || []).join(', ')), ': too few other peers are alive and have room')
+}
+
 function state(peer, found) {
   const up = found.one('peer_up', {peer: peer.id})
   if (peer.error) return tag(up ? 'does not answer' : 'down', 'bad')
@@ -38,7 +69,7 @@ function state(peer, found) {
   return up === 0 ? tag('down', 'bad') : tag('up', 'good')
 }
 
-function card(peer, found, leader, whole) {
+function card(peer, found, leader, drain, whole) {
   const free = found.one('peer_free_bytes', {peer: peer.id})
   const lag = found.one('raft_peer_lag_entries', {peer: peer.id})
   const seen = found.one('peer_last_contact_timestamp_seconds', {peer: peer.id})
@@ -47,18 +78,23 @@ function card(peer, found, leader, whole) {
   return el('section.card', {'data-peer': peer.id},
     el('div.row', null,
       el('h2', null, el('a', {href: '#/peers/' + encodeURIComponent(peer.id)}, peer.peername || short(peer.id))),
-      el('span.tags', null, state(peer, found), leader === peer.id ? tag('leader', 'accent') : null)),
+      el('span.tags', null, state(peer, found), drain ? tag('drained', 'warn') : null,
+        leader === peer.id ? tag('leader', 'accent') : null)),
     peer.error ? el('p.notice.bad', null, peer.error) : null,
+    drain && drain.blocked ? stuck(drain) : null,
     el('dl.facts', null,
       fact('Id', el('code', null, peer.id)),
       fact('Version', peer.version || '–'),
+      drain ? progress(drain) : null,
       fact('Free space', Number.isFinite(free) ? bytes(free) : '–'),
       fact('Last contact', Number.isFinite(seen) ? time(new Date(seen * 1000).toISOString()) : '–'),
       Number.isFinite(lag) ? fact('Log', lag ? number(lag) + ' entries behind' : 'up to date') : null,
       fact('IPFS node', ipfs.error ? tag(ipfs.error, 'bad') : el('code', null, ipfs.id || '–')),
       whole ? fact('Addresses', addresses(peer.addresses)) : null,
       whole ? fact('IPFS addresses', addresses(ipfs.addresses)) : null),
-    el('div.actions.for-admin', null, action('Remove', () => remove(peer), '.danger')))
+    el('div.actions.for-admin', null,
+      drain ? action('End drain', () => endDrain(peer)) : action('Drain', () => startDrain(peer)),
+      action('Remove', () => remove(peer), '.danger')))
 }
 
 export function peers(place, only) {
@@ -77,8 +113,8 @@ export function peers(place, only) {
   async function refresh() {
     clearTimeout(timer)
     try {
-      const [known, found, ready] = await Promise.all([
-        all('/peers'), metrics(), json('GET', '/health/ready', {accept: [503]})
+      const [known, found, ready, drains] = await Promise.all([
+        all('/peers'), metrics(), json('GET', '/health/ready', {accept: [503]}), json('GET', '/drains')
       ])
       if (ended) return
       const names = new Map(found.all('peer_up').map(sample => [sample.labels.peer, sample.labels.peername]))
@@ -86,7 +122,7 @@ export function peers(place, only) {
         .map(peer => ({...peer, peername: peer.peername || names.get(peer.id) || ''}))
         .sort((a, b) => a.peername.localeCompare(b.peername))
       fill(note, only && !shown.length ? 'is not a member' : only ? '' : plural(known.length, 'member'))
-      fill(list, shown.map(peer => card(peer, found, ready.leader, Boolean(only))))
+      fill(list, shown.map(peer => card(peer, found, ready.leader, drains.find(drain => drain.peer === peer.id), Boolean(only))))
     } catch (error) {
       if (!ended) fill(note, error.message)
     }

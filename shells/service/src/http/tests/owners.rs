@@ -119,7 +119,7 @@ enum Treatment {
 }
 
 /// Every route of the REST API. A new one must be added here.
-const REST: [(&str, &str, Treatment); 47] = {
+const REST: [(&str, &str, Treatment); 51] = {
     use Treatment::{Absent, Elsewhere, Joined, Listed, Unrelated};
     [
         ("GET", "/", Unrelated),
@@ -136,6 +136,10 @@ const REST: [(&str, &str, Treatment); 47] = {
         ("GET", "/peers", Unrelated),
         ("POST", "/peers", Unrelated),
         ("DELETE", "/peers/{peer}", Unrelated),
+        ("GET", "/drains", Unrelated),
+        ("GET", "/drains/{peer}", Unrelated),
+        ("POST", "/drains/{peer}", Unrelated),
+        ("DELETE", "/drains/{peer}", Unrelated),
         // Tested in `events`, and with real peers.
         ("GET", "/events", Elsewhere),
         ("GET", "/health/graph", Unrelated),

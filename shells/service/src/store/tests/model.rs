@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use cluster_core::{Credential, RaftId, Window};
+use cluster_core::{Policy, RaftId, Window};
 
 /// Expected contents of the store.
 struct Model {
@@ -11,7 +11,14 @@ struct Model {
     pins: BTreeMap<Cid, Pin>,
     locals: BTreeMap<Cid, Local>,
     queue: BTreeSet<QueueKey>,
-    credentials: Vec<Credential>,
+    policy: Policy,
+}
+
+fn policy(n: u8) -> Policy {
+    Policy {
+        credentials: (0..u64::from(n % 4)).map(credential).collect(),
+        ..Policy::default()
+    }
 }
 
 impl Model {
@@ -41,7 +48,7 @@ impl Model {
                 state.applied = manifest.applied;
                 state.members = manifest.members;
                 state.windows = manifest.windows;
-                self.credentials.clear();
+                self.policy = Policy::default();
                 self.pins = staged.iter().map(|pin| (pin.cid.clone(), pin.clone())).collect();
             }
             StoreOp::PutLocal { cid, local } => drop(self.locals.insert(cid, local)),
@@ -52,7 +59,7 @@ impl Model {
                 state.windows.sort_by_key(|window| window.origin);
             }
             StoreOp::SetApplied { applied } => state.applied = applied,
-            StoreOp::SetCredentials { credentials } => self.credentials = credentials,
+            StoreOp::SetPolicy { policy } => self.policy = policy,
             StoreOp::SetHardState { hard_state } => state.hard_state = hard_state,
             StoreOp::SetMembers { members } => state.members = members,
             StoreOp::SetReconciling { reconciling } => state.reconciling = reconciling,
@@ -74,7 +81,7 @@ enum Step {
     Dequeue(u8),
     Window(u8),
     Members(u8),
-    Credentials(u8),
+    Policy(u8),
     Reconciling(bool),
     Install(u8, u8),
     EndBatch,
@@ -94,7 +101,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => any::<u8>().prop_map(Step::Dequeue),
         1 => any::<u8>().prop_map(Step::Window),
         1 => any::<u8>().prop_map(Step::Members),
-        1 => any::<u8>().prop_map(Step::Credentials),
+        1 => any::<u8>().prop_map(Step::Policy),
         1 => any::<bool>().prop_map(Step::Reconciling),
         1 => any::<(u8, u8)>().prop_map(|(n, from)| Step::Install(n, from)),
         8 => Just(Step::EndBatch),
@@ -123,7 +130,7 @@ impl Run {
                 pins: BTreeMap::new(),
                 locals: BTreeMap::new(),
                 queue: BTreeSet::new(),
-                credentials: Vec::new(),
+                policy: Policy::default(),
             },
             ops: Vec::new(),
             batches: 0,
@@ -199,10 +206,7 @@ impl Run {
                 let members = Members::initial((0..=n % 5).map(peer));
                 self.op(StoreOp::SetMembers { members });
             }
-            Step::Credentials(n) => {
-                let credentials = (0..u64::from(n % 4)).map(credential).collect();
-                self.op(StoreOp::SetCredentials { credentials });
-            }
+            Step::Policy(n) => self.op(StoreOp::SetPolicy { policy: policy(n) }),
             Step::Reconciling(reconciling) => self.op(StoreOp::SetReconciling { reconciling }),
             Step::Install(n, ahead) => self.install(n, ahead),
             Step::EndBatch => self.end_batch(),
@@ -308,7 +312,7 @@ impl Run {
         let view = store.view();
         let pins: Vec<Pin> = model.pins.values().cloned().collect();
         assert_eq!(view.pins(None, 1000), pins);
-        assert_eq!(view.credentials(), model.credentials);
+        assert_eq!(view.policy(), model.policy);
         let middle = cid(20);
         let later: Vec<Pin> = pins
             .iter()

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::store::{StageError, Staging};
-use cluster_core::{CREDENTIALS_VERSION, FIRST_VERSION, encode};
+use cluster_core::{FIRST_VERSION, POLICY_VERSION, encode};
 
 /// Pushes pins in chunks of three.
 pub(super) fn push_all(staging: &mut Staging, pins: &[Pin]) -> Result<(), StageError> {
@@ -142,7 +142,7 @@ fn chunks_that_do_not_match_the_announced_snapshot_are_refused() {
     assert!(refused(2, 3, std::slice::from_ref(&whole)).contains("more than the 3"));
     assert!(refused(3, 8, &[whole.clone(), whole.clone()]).contains("out of order"));
     assert!(refused(4, 4, &[Vec::new()]).contains("empty"));
-    assert!(refused(5, 4, &[vec![CREDENTIALS_VERSION + 1, 0]]).contains("version"));
+    assert!(refused(5, 4, &[vec![POLICY_VERSION + 1, 0]]).contains("version"));
     for cut in 2..whole.len() {
         let bytes = whole[..cut].to_vec();
         let mut staging = match stager.stage(SnapshotId(1_000 + cut as u64), manifest(5, 4)) {

@@ -1,0 +1,111 @@
+//! Moves of a drained peer: only its own pins leave it, each for a peer that may take it if there is one,
+//! never below the minimum of living copies, and never more at once than its drain permits.
+
+use cluster_core::{Command, Lane, PeerId, Pin, Replicas, StoreOp};
+
+use super::Findings;
+use super::decisions::Moment;
+use super::received::member;
+
+impl Moment<'_> {
+    /// Checks a command if it moves a pin away from this peer while that is being drained. Returns whether it
+    /// does.
+    pub(super) fn of_drain(&self, command: &Command, found: &mut Findings<'_>) -> bool {
+        let Command::Reallocate {
+            cid,
+            allocations,
+            version,
+        } = command
+        else {
+            return false;
+        };
+        let me = &self.step.peer().id;
+        if !self.heard.may_be_drained(me) || allocations.contains(me) {
+            return false;
+        }
+        let mut bases = self.step.pin_states(cid).into_iter().flatten();
+        let Some(base) = bases.find(|pin| pin.version == *version && pin.allocations.contains(me)) else {
+            return false;
+        };
+        self.of_drained_pin(&base, allocations, found);
+        true
+    }
+
+    fn of_drained_pin(&self, base: &Pin, allocations: &[PeerId], found: &mut Findings<'_>) {
+        let (step, heard, names) = (self.step, self.heard, &self.rules.allocate_by);
+        let me = &step.peer().id;
+        let Replicas::Range { min, max } = base.options.replicas else {
+            return found.safety_violation("drains", format!("moves {base:?}, which is everywhere"));
+        };
+        let lost = base.allocations.iter().filter(|peer| !allocations.contains(peer));
+        let only_me = lost.clone().all(|peer| peer == me);
+        found.require(only_me, "drains", || {
+            format!("takes {base:?} from others: {allocations:?}")
+        });
+        let gained: Vec<&PeerId> = allocations
+            .iter()
+            .filter(|peer| !base.allocations.contains(peer))
+            .collect();
+        for peer in &gained {
+            found.require(heard.may_take(step.now, peer, names), "drains", || {
+                format!("moves {base:?} to {peer}, of whom nothing says that it lives and has room")
+            });
+        }
+        let wanted = base.allocations.len().min(max as usize);
+        found.require(allocations.len() <= wanted, "drains", || {
+            format!("leaves {} copies of {base:?}", allocations.len())
+        });
+        if allocations.len() == wanted {
+            return;
+        }
+        let members = &step.peer().disk.written.members;
+        let is_able = |peer: &&PeerId| {
+            let is_member = member(members, peer).is_some() && heard.before.contains_key(*peer);
+            is_member && !base.allocations.contains(peer) && heard.can_take(step.now, peer, names)
+        };
+        let able = step.peers.iter().map(|peer| &peer.id).filter(is_able).count();
+        found.require(allocations.len() + able < wanted, "drains", || {
+            format!(
+                "leaves {} copies of {base:?}, {able} more peers could take one",
+                allocations.len()
+            )
+        });
+        let living = allocations
+            .iter()
+            .filter(|peer| heard.may_take(step.now, peer, &[]));
+        let living = living.count();
+        found.require(living >= min as usize, "drains", || {
+            format!("leaves {living} living copies of {base:?}")
+        });
+    }
+
+    /// Checks that `moves` new ones stay within the limit of the drain, with the copies that already wait for
+    /// their replacements.
+    pub(super) fn of_moves(&self, moves: usize, found: &mut Findings<'_>) {
+        let store = &self.step.peer().disk.written;
+        let is_waiting = |op: &&StoreOp| match op {
+            StoreOp::Enqueue { key } => key.lane == Lane::Surplus,
+            StoreOp::Append { .. }
+            | StoreOp::Compact { .. }
+            | StoreOp::DeleteLocal { .. }
+            | StoreOp::DeletePin { .. }
+            | StoreOp::Dequeue { .. }
+            | StoreOp::InstallSnapshot { .. }
+            | StoreOp::PutLocal { .. }
+            | StoreOp::PutPin { .. }
+            | StoreOp::PutWindow { .. }
+            | StoreOp::SetApplied { .. }
+            | StoreOp::SetHardState { .. }
+            | StoreOp::SetMembers { .. }
+            | StoreOp::SetPolicy { .. }
+            | StoreOp::SetReconciling { .. } => false,
+        };
+        // Those of this step may have come after the decision.
+        let fresh = self.step.writes().filter(is_waiting).count();
+        let waiting = store.queued(Lane::Surplus).count().saturating_sub(fresh);
+        let most = self.heard.moves_max(&self.step.peer().id);
+        found.require(moves == 0 || waiting + moves <= most, "drains", || {
+            format!("moves {moves} pins while {waiting} copies wait, {most} are allowed")
+        });
+    }
+}
