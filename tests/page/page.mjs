@@ -145,7 +145,21 @@ async function overview(page) {
   await seen(page, '3 of 3')
   await seen(page, 'Leader')
   await page.waitForSelector('.live.on')
+  await until(page, () => {
+    const rows = [...document.querySelectorAll('main tbody tr')].map(row => [...row.cells].map(cell => cell.innerText))
+    return rows.length === 3 && rows.every(([, state, version, held, queue]) =>
+      state.includes('voter') && /^\d+\.\d+/.test(version) && /^\d/.test(held) && /^\d/.test(queue))
+  })
   await usable(page, 'overview')
+}
+
+// Each peer's row has the number of pins that it holds.
+async function held(page, count) {
+  await page.goto(base + '#/overview')
+  await until(page, count => {
+    const rows = [...document.querySelectorAll('main tbody tr')]
+    return rows.length === 3 && rows.every(row => row.cells[3].innerText === String(count) && row.cells[4].innerText === '0')
+  }, count)
 }
 
 async function uploads(page) {
@@ -177,6 +191,7 @@ async function uploads(page) {
   }
   await picture(page, 'add')
   await dropped(page)
+  await held(page, 3)
 }
 
 // A file that is dropped on the page.

@@ -121,6 +121,13 @@ catalogue! {
     peer_connected: IntGaugeVec = "peer_connected" ["peer" "peername"]
         "1 if a connection to the member is open";
     peer_free: IntGaugeVec = "peer_free_bytes" ["peer" "peername"] "Free space that a member reports";
+    peer_pins: IntGaugeVec = "peer_pins_held" ["peer" "peername"]
+        "Pins of the cluster that a member reports to hold";
+    peer_queued: IntGaugeVec = "peer_pins_queued" ["peer" "peername"]
+        "Pins that wait at a member for their first attempt; absent without its informer pinqueue";
+    peer_voter: IntGaugeVec = "peer_voter" ["peer" "peername"] "1 if the member votes";
+    peer_info: IntGaugeVec = "peer_info" ["peer" "peername" "version"]
+        "1, with the version that a member reports";
     alerts: IntGauge = "alerts" [] "Alerts: metrics of members that expired";
     peer_bytes: IntCounterVec = "peer_network_bytes_total" ["protocol" "direction"]
         "Bytes between peers: messages, calls and snapshots";
@@ -136,8 +143,8 @@ catalogue! {
     // HTTP.
     http_requests: IntCounterVec = "http_requests_total" ["api" "route" "method" "status"]
         "Requests to the REST API and the IPFS proxy";
-    http_duration: HistogramVec = "http_request_duration_seconds" ["api" "route"]
-        "Time from the headers of a request until those of its response";
+    http_duration: HistogramVec = "http_request_duration_seconds" ["api" "route" "status_class"]
+        "Time from the headers of a request until those of its response, by class of status (2xx)";
     http_refused: IntCounterVec = "http_refused_total" ["api" "reason"]
         "Refusals for credentials (unauthorized, expired, scope, rate, pins, bytes) or a foreign web page";
     events_readers: IntGauge = "events_readers" [] "Open streams of events";
@@ -224,6 +231,14 @@ pub fn metrics() -> &'static Metrics {
 }
 
 impl Metrics {
+    /// Returns the number of pins that the IPFS node of this peer holds; `None` before the first count.
+    pub fn pins_held(&self) -> Option<u64> {
+        let is_counted = self.pinset_scan.get() > 0.0;
+        u64::try_from(self.pins_ipfs_pins.get())
+            .ok()
+            .filter(|_| is_counted)
+    }
+
     /// Encodes all metrics as they are now.
     pub fn encode(&self) -> String {
         let mut text = String::with_capacity(32 << 10);

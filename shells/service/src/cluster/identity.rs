@@ -8,7 +8,7 @@ use cluster_core::PeerId;
 use tokio::time::timeout;
 
 use super::rpc::{Identity, IpfsIdentity, PeerDetails};
-use super::{Cluster, Error, PingValue};
+use super::{Cluster, Error};
 
 /// Age at which the IPFS node's identity is refreshed: its addresses change seldom.
 const AGE_MAX: Duration = Duration::from_secs(5);
@@ -64,16 +64,6 @@ impl Cluster {
             ipfs: self.ipfs_identity().await,
             peername: config.peername.clone(),
         })
-    }
-
-    /// Returns the value of this peer's `ping` metric.
-    pub async fn ping_value(&self) -> PingValue {
-        let ipfs = self.ipfs_identity().await;
-        PingValue {
-            peer_name: self.inner.config.peername.clone(),
-            ipfs_id: ipfs.id,
-            ipfs_addresses: ipfs.addresses,
-        }
     }
 
     /// Returns the IPFS node's identity, at most [`AGE_MAX`] old.

@@ -14,6 +14,10 @@ pub struct PingValue {
     pub ipfs_id: String,
     /// Addresses that its IPFS node listens on.
     pub ipfs_addresses: Vec<String>,
+    /// Version of its program; empty for releases that do not send it.
+    pub version: String,
+    /// Pins of the cluster that its IPFS node held at its last count; `None` before the first.
+    pub pins_held: Option<u64>,
 }
 
 impl PingValue {
@@ -23,7 +27,7 @@ impl PingValue {
     }
 
     /// Decodes a value; an invalid one is empty.
-    pub(super) fn decode(text: &str) -> Self {
+    pub fn decode(text: &str) -> Self {
         serde_json::from_str(text).unwrap_or_default()
     }
 }

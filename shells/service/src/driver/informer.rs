@@ -110,6 +110,8 @@ impl Informer {
             "peer_name": self.measured.peername,
             "ipfs_id": id,
             "ipfs_addresses": addresses,
+            "version": env!("CARGO_PKG_VERSION"),
+            "pins_held": metrics().pins_held(),
         });
         Metric {
             name: PING.to_owned(),

@@ -84,12 +84,25 @@ pub(super) fn known_method(method: &Method) -> &'static str {
     found.unwrap_or("other")
 }
 
+/// Returns the class of a status. Each class has a histogram, so that single statuses would be too many.
+fn class(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        1 => "1xx",
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        5 => "5xx",
+        _ => "other",
+    }
+}
+
 /// Counts a request.
 pub(super) fn count(api: &str, route: &str, method: &Method, status: StatusCode, start: Instant) {
     let labels = [api, route, known_method(method), status.as_str()];
     let metrics = metrics();
     metrics.http_requests.with_label_values(&labels).inc();
-    let duration = metrics.http_duration.with_label_values(&[api, route]);
+    let labels = [api, route, class(status)];
+    let duration = metrics.http_duration.with_label_values(&labels);
     duration.observe(start.elapsed().as_secs_f64());
 }
 

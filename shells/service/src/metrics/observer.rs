@@ -73,6 +73,11 @@ struct Peer {
     name: String,
     seen: Option<Timestamp>,
     free: Option<u64>,
+    held: Option<u64>,
+    queued: Option<u64>,
+    /// Version of its program; empty while unknown.
+    version: String,
+    is_voter: bool,
     matched: Option<Index>,
 }
 
@@ -201,6 +206,10 @@ impl Observer {
             &metrics.peer_up,
             &metrics.peer_connected,
             &metrics.peer_free,
+            &metrics.peer_pins,
+            &metrics.peer_queued,
+            &metrics.peer_voter,
+            &metrics.peer_info,
             &metrics.raft_peer_lag,
         ] {
             family.reset();
@@ -210,23 +219,31 @@ impl Observer {
         for peer in peers.iter().take(PEERS_MAX) {
             let id = peer.id.to_string();
             let labels = [id.as_str(), peer.name.as_str()];
-            let up = metrics.peer_up.with_label_values(&labels);
-            up.set(i64::from(peer.seen.is_some()));
-            if let Some(seen) = peer.seen {
-                set(
-                    &metrics.peer_contact.with_label_values(&labels),
-                    seen.0 / 1_000_000_000,
-                );
-            }
             let is_connected = peer.id == *me || connected.contains(&peer.id);
-            let family = &metrics.peer_connected;
-            family.with_label_values(&labels).set(i64::from(is_connected));
-            if let Some(free) = peer.free {
-                set(&metrics.peer_free.with_label_values(&labels), free);
+            let matched = peer.matched.filter(|_| is_leader);
+            for (family, value) in [
+                (&metrics.peer_up, Some(u64::from(peer.seen.is_some()))),
+                (
+                    &metrics.peer_contact,
+                    peer.seen.map(|seen| seen.0 / 1_000_000_000),
+                ),
+                (&metrics.peer_connected, Some(u64::from(is_connected))),
+                (&metrics.peer_voter, Some(u64::from(peer.is_voter))),
+                (&metrics.peer_free, peer.free),
+                (&metrics.peer_pins, peer.held),
+                (&metrics.peer_queued, peer.queued),
+                (
+                    &metrics.raft_peer_lag,
+                    matched.map(|matched| committed.saturating_sub(matched)),
+                ),
+            ] {
+                if let Some(value) = value {
+                    set(&family.with_label_values(&labels), value);
+                }
             }
-            if let Some(matched) = peer.matched.filter(|_| is_leader) {
-                let lag = committed.saturating_sub(matched);
-                set(&metrics.raft_peer_lag.with_label_values(&labels), lag);
+            if !peer.version.is_empty() {
+                let labels = [id.as_str(), &peer.name, &peer.version];
+                metrics.peer_info.with_label_values(&labels).set(1);
             }
         }
     }
@@ -386,17 +403,25 @@ fn read_core(view: View<'_>, now: cluster_core::Now) -> Core {
     }
     let pings: Vec<_> = view.metrics(now, PING).collect();
     let spaces: Vec<_> = view.metrics(now, "freespace").collect();
+    let queues: Vec<_> = view.metrics(now, "pinqueue").collect();
     let ids: BTreeSet<&PeerId> = view.members().peer_ids().collect();
+    let voters = members.voters.iter().filter_map(|id| members.peers.get(id));
+    let voters: BTreeSet<PeerId> = voters.map(|member| member.peer.clone()).collect();
     let peers = ids.into_iter().map(|id| {
         let ping = pings.iter().find(|(peer, _)| *peer == id);
         let free = spaces.iter().find(|(peer, _)| *peer == id);
+        let queued = queues.iter().find(|(peer, _)| *peer == id);
+        let value = ping.map(|(_, ping)| PingValue::decode(&ping.metric.value));
+        let value = value.unwrap_or_default();
         Peer {
             id: id.clone(),
-            name: ping
-                .map(|(_, ping)| peer_name(&ping.metric.value))
-                .unwrap_or_default(),
+            name: value.peer_name,
             seen: ping.map(|(_, ping)| ping.at),
             free: free.and_then(|(_, free)| free.metric.value.parse().ok()),
+            held: value.pins_held,
+            queued: queued.and_then(|(_, queued)| queued.metric.value.parse().ok()),
+            version: value.version,
+            is_voter: voters.contains(id),
             matched: view.matched(id),
         }
     });
@@ -433,8 +458,7 @@ fn remember_names(names: &mut BTreeMap<PeerId, String>, peers: &mut [Peer]) {
 
 /// Returns the name in a `ping`.
 pub(crate) fn peer_name(ping: &str) -> String {
-    let value: PingValue = serde_json::from_str(ping).unwrap_or_default();
-    value.peer_name
+    PingValue::decode(ping).peer_name
 }
 
 fn publish_consensus(core: &Core) {

@@ -44,9 +44,15 @@ function feed(names) {
 }
 
 function peerRows(found, ready) {
-  const free = new Map(found.all('peer_free_bytes').map(sample => [sample.labels.peer, sample.value]))
-  const linked = new Map(found.all('peer_connected').map(sample => [sample.labels.peer, sample.value]))
-  const lag = new Map(found.all('raft_peer_lag_entries').map(sample => [sample.labels.peer, sample.value]))
+  const byPeer = (name, value = sample => sample.value) =>
+    new Map(found.all(name).map(sample => [sample.labels.peer, value(sample)]))
+  const free = byPeer('peer_free_bytes')
+  const linked = byPeer('peer_connected')
+  const lag = byPeer('raft_peer_lag_entries')
+  const votes = byPeer('peer_voter')
+  const held = byPeer('peer_pins_held')
+  const queued = byPeer('peer_pins_queued')
+  const versions = byPeer('peer_info', sample => sample.labels.version)
   const most = Math.max(...free.values(), 1)
   const byName = (a, b) => a.labels.peername.localeCompare(b.labels.peername)
   return found.all('peer_up').sort(byName).map(({labels, value}) => {
@@ -56,7 +62,11 @@ function peerRows(found, ready) {
       el('td', null,
         el('a.name', {href: '#/peers/' + encodeURIComponent(id)}, labels.peername || short(id)),
         el('div.sub.mono', null, short(id))),
-      el('td', null, el('span.tags', null, state, ready.leader === id ? tag('leader', 'accent') : null)),
+      el('td', null, el('span.tags', null, state, ready.leader === id ? tag('leader', 'accent') : null,
+        votes.get(id) ? tag('voter') : null)),
+      el('td', null, versions.get(id) || '–'),
+      el('td.number', null, number(held.get(id))),
+      el('td.number', null, number(queued.get(id))),
       el('td.number', null, free.has(id) ? bytes(free.get(id)) + ' free' : '–',
         free.has(id) ? el('div.meter', null, meter(free.get(id) / most)) : null),
       el('td.number', null, lag.get(id) ? plural(lag.get(id), 'entry', 'entries') + ' behind' : value ? 'up to date' : '–'))
@@ -141,8 +151,8 @@ export function overview(place) {
       fill(top, warnings(ready, alerts || [], found), figures(found))
       fill(middle, plots(found, history), el('section.card', null, el('h2', null, 'Peers'), el('div.scroll', null,
         el('table', null,
-          el('thead', null, el('tr', null, el('th', null, 'Peer'), el('th', null, 'State'),
-            el('th.number', null, 'Space'), el('th.number', null, 'Log'))),
+          el('thead', null, el('tr', null, el('th', null, 'Peer'), el('th', null, 'State'), el('th', null, 'Version'),
+            el('th.number', null, 'Pins held'), el('th.number', null, 'Queue'), el('th.number', null, 'Space'), el('th.number', null, 'Log'))),
           el('tbody', null, peerRows(found, ready))))))
       fill(events, feed(names))
     } catch (error) {
