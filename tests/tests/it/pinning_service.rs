@@ -130,7 +130,13 @@ fn requests_are_made_listed_replaced_and_removed() {
     let answer = service.ask("DELETE", &format!("/pins/{again}"), &Value::Null);
     assert_eq!(answer.status, 202, "{}", answer.text());
     service.refused("GET", &format!("/pins/{again}"), &Value::Null, 404, "NOT_FOUND");
-    assert_eq!(service.cluster.peers[1].pinset().unwrap().len(), 2);
+    // The other peer may apply the removal a moment later.
+    wait_until("the other peer has two pins", || {
+        match service.cluster.peers[1].pinset()? {
+            pins if pins.len() == 2 => Ok(()),
+            pins => Err(format!("{pins:?}")),
+        }
+    });
     invalid_requests_are_refused(&service);
 }
 
