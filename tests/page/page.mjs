@@ -337,6 +337,19 @@ async function members(page) {
   await toasted(page, 'deleted')
   await press(page, 'Recover failed pins')
   await toasted(page, 'No pin fails')
+  // A drained peer is marked until the drain ends.
+  const peer = await page.$eval('[data-peer]', card => card.dataset.peer)
+  const card = `[data-peer="${peer}"]`
+  const marked = card => [...document.querySelectorAll(card + ' .tag')].some(tag => tag.textContent === 'drained')
+  await press(page, 'Drain', card)
+  await press(page, 'Drain peer', 'dialog')
+  await until(page, marked, card)
+  const drains = await (await fetch(base + 'drains')).json()
+  assert.deepEqual(drains.map(drain => drain.peer), [peer])
+  await usable(page, 'peers with a drain')
+  await press(page, 'End drain', card)
+  await toasted(page, 'is not drained any more')
+  await until(page, card => ![...document.querySelectorAll(card + ' button')].some(button => button.textContent === 'End drain'), card)
 }
 
 async function pictureSet(page) {
