@@ -36,6 +36,6 @@ pub struct Drain {
     pub blocked_cids: Vec<String>,
     /// Estimated time until it is done, in seconds; null if unknown.
     pub seconds_left: Option<u64>,
-    /// Why the peer does not answer, if it does not.
+    /// Reason why the peer does not answer; empty if it does.
     pub error: String,
 }

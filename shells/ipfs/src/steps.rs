@@ -68,7 +68,7 @@ struct Source {
     received: Transfer,
 }
 
-/// What a source did.
+/// Outcome of a source.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Transfer {
     /// Number of blocks.
