@@ -146,10 +146,12 @@ impl Answers {
         chosen: &[PeerId],
         found: &mut Findings<'_>,
     ) {
-        let pins = &step.peer().disk.written.pins;
-        let pin = cid.and_then(|cid| pins.get(cid));
         // A peer that holds the pin keeps it while it lives, whether it takes new ones or not.
-        let holds = |peer: &PeerId| pin.is_some_and(|pin| pin.allocations.contains(peer));
+        let states = cid.map_or(Vec::new(), |cid| step.pin_states(cid));
+        let holds = |peer: &PeerId| {
+            let mut pins = states.iter().flatten();
+            pins.any(|pin| pin.allocations.contains(peer))
+        };
         let able = |peer: &PeerId| {
             process.may_take(step.now, peer, &self.allocate_by)
                 || holds(peer) && process.may_take(step.now, peer, &[])

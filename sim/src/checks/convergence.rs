@@ -145,11 +145,17 @@ fn drains(world: &World) -> Option<String> {
     let is_well = |id: &PeerId| number(id).is_some_and(|number| world.is_well(number));
     let drains = world.checks.model().drains();
     let members: Vec<&PeerId> = world.members().peer_ids().collect();
-    for drained in drains.keys() {
+    for (drained, drain) in drains {
         if !members.contains(&drained) {
             return Some(format!("the end of the drain of {drained}, who is no member"));
         }
-        if !is_well(drained) {
+        let Some(at) = number(drained).filter(|at| world.is_well(*at)) else {
+            continue;
+        };
+        // Copies that nobody else can get may use up the limit.
+        let waiting = world.peers[at].disk.written.queued(Lane::Surplus);
+        let stuck = waiting.filter(|key| must_stay(world, at, &key.cid)).count();
+        if stuck >= drain.moves_max as usize {
             continue;
         }
         for pin in world.checks.model().pins().values() {
