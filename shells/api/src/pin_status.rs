@@ -79,6 +79,29 @@ pub struct PinInfoShort {
     /// not or that is unknown. Only in the status of a single CID.
     #[serde(skip_serializing_if = "Time::is_zero")]
     pub announced: Time,
+    /// Progress of the transfer to its IPFS node, once it has lasted for a second; absent otherwise. Only in
+    /// the status of a single CID.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transfer: Option<Transfer>,
+    /// Time of the next attempt, if one is scheduled; zero, and left out, otherwise. Only in the status of a
+    /// single CID.
+    #[serde(skip_serializing_if = "Time::is_zero")]
+    pub retry_at: Time,
+}
+
+/// Progress of a transfer to an IPFS node.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Transfer {
+    /// Number of blocks that the node holds by now.
+    pub blocks: u64,
+    /// Bytes fetched from other nodes so far.
+    pub bytes: u64,
+    /// Size of the whole DAG in bytes, as its root block states it; 0 if unknown. Blocks that were stored before
+    /// are not fetched.
+    pub total_bytes: u64,
+    /// Time of the last progress.
+    pub updated: Time,
 }
 
 /// Status of one CID at one peer, with the fields of the pin.

@@ -255,6 +255,9 @@ pub(crate) struct Status {
     /// Only CIDs with one of these statuses at some peer; comma-separated
     #[arg(long, value_name = "STATES")]
     pub(crate) filter: Option<String>,
+    /// Only pins with fewer confirmed copies than their minimum
+    #[arg(long, conflicts_with_all = ["cids", "local", "filter"])]
+    pub(crate) under_replicated: bool,
     #[command(flatten)]
     pub(crate) read: ReadArgs,
 }
@@ -295,6 +298,13 @@ pub(crate) struct Ignored {
     _arguments: Vec<String>,
 }
 
+const SUMMARY: &str = "\
+Shows what is wrong in the cluster, one line for each problem: peers that are down or have no leader, IPFS nodes \
+that do not answer or are nearly full, pins that failed or have waited for long, missing copies, drains that are \
+blocked, expired metrics. Errors affect content or service; warnings will, if nobody acts.
+
+The counts of pins are from the last count of each peer, which is at most some minutes old.";
+
 /// Subcommands of `health`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Health {
@@ -324,6 +334,9 @@ pub(crate) enum Health {
         #[command(flatten)]
         ignored: Ignored,
     },
+    /// Show what is wrong in the cluster, one line for each problem
+    #[command(long_about = SUMMARY)]
+    Summary(Ignored),
     /// List expired metrics, of peers that stopped responding
     Alerts(Ignored),
     /// List traffic between peers by protocol

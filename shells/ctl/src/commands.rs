@@ -171,6 +171,9 @@ async fn events(client: &Client, output: &mut Output, wanted: Events) -> Result<
 }
 
 async fn status(client: &Client, output: &mut Output, arguments: &Status) -> Result<(), Failure> {
+    if arguments.under_replicated {
+        return output.show_all(client.under_replicated().await?).await;
+    }
     let cids = arguments
         .cids
         .iter()
@@ -237,6 +240,7 @@ async fn health(client: &Client, output: &mut Output, command: Health) -> Result
             output.show(&client.metrics(&name).await?)
         }
         Health::Metrics { .. } => output.show(&client.metric_names().await?),
+        Health::Summary(_) => output.show(&client.health_summary().await?),
         Health::Alerts(_) => output.show(&client.alerts().await?),
         Health::Bandwidth(_) => output.show(&client.bandwidth().await?),
     }

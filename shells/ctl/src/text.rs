@@ -4,7 +4,8 @@ use crate::human;
 use cluster_api::terminal::{self, Escaping};
 use cluster_api::{
     AddedOutput, Alert, BandwidthByProtocol, Caller, Credential, CredentialCreated, Drain, Event,
-    GlobalPinInfo, GlobalRepoGc, GoDuration, Id, Metric, Pin, PinMode, Time, Version,
+    GlobalPinInfo, GlobalRepoGc, GoDuration, HealthSummary, Id, Metric, Pin, PinMode, Problem, Time,
+    Transfer, Version,
 };
 use std::fmt::{self, Write};
 
@@ -193,8 +194,22 @@ impl Text for Id {
     }
 }
 
+/// Describes the progress of a transfer.
+fn fetched(transfer: &Transfer, now: Time) -> String {
+    let total = match transfer.total_bytes {
+        0 => String::new(),
+        total => format!(" of at most {}", human::bytes(total)),
+    };
+    format!(
+        "Fetched: {}{total}, {} blocks held, last progress {}",
+        human::bytes(transfer.bytes),
+        transfer.blocks,
+        human::relative(transfer.updated, now)
+    )
+}
+
 impl Text for GlobalPinInfo {
-    fn text(&self, out: &mut Lines, _: Time) {
+    fn text(&self, out: &mut Lines, now: Time) {
         if self.name.is_empty() {
             line!(out, "{}:", self.cid);
         } else {
@@ -212,7 +227,14 @@ impl Text for GlobalPinInfo {
                 let _ = write!(out, ": {}", info.error);
             }
             let (since, attempts, priority) = (info.timestamp, info.attempt_count, info.priority_pin);
-            line!(out, " | {since} | Attempts: {attempts} | Priority: {priority}");
+            let _ = write!(out, " | {since} | Attempts: {attempts} | Priority: {priority}");
+            if !info.retry_at.is_zero() {
+                let _ = write!(out, " | Next attempt: {}", human::relative(info.retry_at, now));
+            }
+            if let Some(transfer) = &info.transfer {
+                let _ = write!(out, " | {}", fetched(transfer, now));
+            }
+            out.end_line();
         }
     }
 }
@@ -274,6 +296,28 @@ impl Text for Alert {
             out,
             "{peer}: {name}. Expired at: {expired}. Triggered at: {triggered}"
         );
+    }
+}
+
+impl Text for HealthSummary {
+    fn text(&self, out: &mut Lines, _: Time) {
+        for Problem {
+            severity,
+            peername,
+            peer,
+            problem,
+        } in &self.problems
+        {
+            let name = match (peername.as_str(), peer.as_str()) {
+                ("", "") => "cluster",
+                ("", id) => id,
+                (name, _) => name,
+            };
+            line!(out, "{} | {name} | {problem}", severity.to_uppercase());
+        }
+        if self.healthy {
+            line!(out, "HEALTHY | {} peers, no problems", self.peers);
+        }
     }
 }
 

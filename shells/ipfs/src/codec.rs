@@ -65,6 +65,17 @@ pub(crate) fn links(cid: &Cid, data: &Bytes) -> Result<Vec<(String, Cid)>, Error
     }
 }
 
+/// Returns the size of all blocks of a DAG, as its root states it: that of the root alone for codecs without
+/// sizes.
+pub(crate) fn cumulative_size(cid: &Cid, data: &Bytes) -> Result<u64, Error> {
+    let own = data.len() as u64;
+    if cid.codec() != DAG_PB {
+        return Ok(own);
+    }
+    let links = PbNode::decode(cid, data)?.links;
+    Ok(links.iter().fold(own, |sum, link| sum.saturating_add(link.size)))
+}
+
 /// Decodes a block. A DAG-PB node becomes the map `{Data, Links}`.
 pub(crate) fn decode(cid: &Cid, data: &Bytes) -> Result<Data, Error> {
     match cid.codec() {

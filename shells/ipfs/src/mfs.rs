@@ -14,7 +14,6 @@ use crate::reader::blocking;
 use crate::unixfs::read::{self, Entity};
 use crate::unixfs::{AddOptions, Kind, Metadata, Name, build_directory};
 use crate::{Cid, Error, Node, codec, dag};
-use bytes::Bytes;
 use folder::{Folder, Tree};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -205,7 +204,7 @@ impl Node {
         Ok(EntryStat {
             cid,
             links,
-            cumulative: cumulative(&cid, &data)?,
+            cumulative: codec::cumulative_size(&cid, &data)?,
             stat: read::stat(&read::entity(&cid, data)?),
         })
     }
@@ -454,16 +453,6 @@ impl Node {
         let change = async |node: &Node, cid: Cid| write::with_meta(node, cid, mode, mtime).await;
         self.files_replace(path, true, change).await
     }
-}
-
-/// Returns the size of all blocks of a DAG, as its root states it.
-fn cumulative(cid: &Cid, data: &Bytes) -> Result<u64, Error> {
-    let own = data.len() as u64;
-    if cid.codec() != codec::DAG_PB {
-        return Ok(own);
-    }
-    let links = crate::unixfs::pb::PbNode::decode(cid, data)?.links;
-    Ok(links.iter().fold(own, |sum, link| sum.saturating_add(link.size)))
 }
 
 #[cfg(test)]

@@ -114,6 +114,18 @@ pub struct Progress {
     pub blocks: u64,
     /// Bytes fetched from other peers so far.
     pub bytes: u64,
+    /// Size of all blocks in bytes, as the root states it: an estimate, and of a stranger. 0 if unknown.
+    pub total: u64,
+}
+
+impl Progress {
+    /// Progress of a pin that was complete before.
+    pub(crate) fn complete() -> Self {
+        Progress {
+            blocks: 1,
+            ..Progress::default()
+        }
+    }
 }
 
 /// Blocks exchanged with other nodes since the start: numbers of blocks, and of their bytes.

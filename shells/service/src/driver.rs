@@ -9,6 +9,7 @@ mod ipfs;
 mod snapshots;
 #[cfg(test)]
 pub(crate) mod testing;
+mod transfers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,8 +27,10 @@ use self::delays::Armed;
 pub use self::delays::{Delays, WorstDelays};
 pub use self::informer::{Disk, Informer, Measured};
 pub use self::snapshots::stage;
+pub use self::transfers::Transfer;
 
 use self::ipfs::Operations;
+use self::transfers::Transfers;
 use crate::events::EventLog;
 use crate::metrics::{metrics, observe_since};
 use crate::net::Net;
@@ -68,6 +71,7 @@ pub struct Handle {
     limits: Arc<QueueLimits>,
     clock: Clock,
     delays: Delays,
+    transfers: Transfers,
 }
 
 /// Permits of the loop's queue. Inputs without one are bounded by the operations that the core has started.
@@ -113,6 +117,7 @@ impl Handle {
             limits: Arc::new(limits),
             clock: Clock::new(),
             delays: Delays::default(),
+            transfers: Transfers::default(),
         }
     }
 
@@ -187,6 +192,11 @@ impl Handle {
     /// Delays of consensus.
     pub fn delays(&self) -> &Delays {
         &self.delays
+    }
+
+    /// Returns the transfer of a CID to the IPFS node, if it has lasted for a second.
+    pub fn transfer(&self, cid: &cluster_core::Cid) -> Option<Transfer> {
+        self.transfers.get(cid)
     }
 
     /// Reads both clocks, as the core sees them.

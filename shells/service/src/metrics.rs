@@ -25,6 +25,7 @@ use self::instrument::{COPIES, Instrument, LATENCY};
 pub use self::instrument::{Description, observe_since};
 pub(crate) use self::observer::peer_name;
 pub use self::observer::{Observer, PEERS_MAX, Readiness};
+pub(crate) use self::scan::{PinCounts, pin_counts};
 
 /// Content type of the format.
 pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
@@ -97,6 +98,8 @@ catalogue! {
     raft_apply_lag: IntGauge = "raft_apply_lag_entries" [] "Committed entries that are not applied here";
     raft_log_entries: IntGauge = "raft_log_entries" [] "Entries of the retained log";
     raft_log_bytes: IntGauge = "raft_log_bytes" [] "Bytes of the retained log";
+    raft_snapshot_bytes: IntGaugeVec = "raft_snapshot_bytes" ["direction"]
+        "Bytes of the last snapshot of the state that was sent or received";
     raft_voters: IntGauge = "raft_voters" [] "Voting members";
     raft_members: IntGauge = "raft_members" [] "Members";
     raft_peer_lag: IntGaugeVec = "raft_peer_lag_entries" ["peer" "peername"]

@@ -1,7 +1,7 @@
 //! All commands of `ipfs-cluster-ctl` against three peers, as a script uses them.
 
 use serde_json::Value;
-use tests::{Cluster, Peer, Said, cids, wait_until};
+use tests::{Cluster, Peer, Said, cids, http, wait_until};
 
 fn refused(said: &Said, code: i32, text: &str) {
     // Error responses go to standard output, as in the Go tool; local errors to standard error.
@@ -112,6 +112,51 @@ fn pins_are_added_listed_updated_and_removed() {
     }
 }
 
+/// Stores a file of two blocks at a peer's node, and returns the CID of a directory with that file and one
+/// that nobody has.
+fn half_missing(peer: &Peer) -> String {
+    let added = peer.add(
+        "pin=false&cid-version=1&raw-leaves=true&local=true",
+        &[("here", &cids::bytes(7, 300_000))],
+    );
+    let here = added.unwrap()[0]["cid"].as_str().unwrap().to_owned();
+    let links = [("here", here, 300_100), ("missing", cids::missing(6), 5_000_000)];
+    let links =
+        links.map(|(name, cid, size)| serde_json::json!({"Name": name, "Hash": {"/": cid}, "Tsize": size}));
+    let node = serde_json::json!({"Data": {"/": {"bytes": "CAE"}}, "Links": links}).to_string();
+    let (kind, body) = http::multipart(&[("node", node.as_bytes())]);
+    let put = "/api/v0/dag/put?store-codec=dag-pb&input-codec=dag-json&pin=false";
+    let headers = [("Content-Type", kind.as_str())];
+    let answer = http::request(peer.ipfs_port, "POST", put, &headers, &body).unwrap();
+    answer.json()["Cid"]["/"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn status_of_a_cid_shows_the_progress_of_its_transfer_and_the_time_of_the_next_attempt() {
+    let cluster = Cluster::start();
+    let peer = &cluster.peers[0];
+    let cid = half_missing(peer);
+    let (id, allocation) = (peer.id.as_str(), format!("--allocations={}", peer.id));
+    peer.ctl(&["pin", "add", "--replication=1", &allocation, &cid])
+        .ok();
+    // Every peer shows it.
+    for asked in &cluster.peers {
+        wait_until("the transfer is shown", || {
+            let status = asked.try_get(&format!("/pins/{cid}"))?.json();
+            let transfer = &status["peer_map"][id]["transfer"];
+            match (transfer["blocks"].as_u64(), transfer["total_bytes"].as_u64()) {
+                (Some(blocks), Some(total)) if blocks >= 3 && total > 5_300_000 => Ok(()),
+                _ => Err(status.to_string()),
+            }
+        });
+    }
+    let text = peer.ctl(&["status", &cid]).ok();
+    assert!(
+        text.contains("of at most 5.3 MB") && text.contains("blocks held"),
+        "{text}"
+    );
+}
+
 #[test]
 fn status_lists_one_all_or_filtered_pins_at_all_peers_or_one() {
     let cluster = Cluster::start();
@@ -166,6 +211,73 @@ fn status_lists_one_all_or_filtered_pins_at_all_peers_or_one() {
         let peers = unknown[0]["peer_map"].as_object().unwrap();
         assert!(peers.len() == 3 && peers.values().all(|info| info["status"] == "unpinned"));
     }
+}
+
+#[test]
+fn health_summary_and_listings_show_what_is_wrong() {
+    let mut cluster = Cluster::start_with(&tests::Options {
+        edit: |config| {
+            config["ipfs_connector"]["embedded"]["pin_timeout"] = "1s".into();
+            config["observations"]["metrics"]["reporting_interval"] = "1s".into();
+        },
+        ..tests::Options::default()
+    });
+    let healthy = |peer: &Peer| match peer.ctl(&["health", "summary"]).ok() {
+        text if text == "HEALTHY | 3 peers, no problems\n" => Ok(()),
+        text => Err(text),
+    };
+    wait_until("nothing is wrong", || healthy(&cluster.peers[0]));
+    let (missing, held) = (cids::missing(8), cids::identity("held"));
+    cluster.peers[1].ctl(&["pin", "add", "--wait", &held]).ok();
+    cluster.peers[1]
+        .ctl(&["pin", "add", "--no-status", &missing])
+        .ok();
+    for peer in &cluster.peers {
+        wait_until("the next attempt is shown", || {
+            let status = peer.try_get(&format!("/pins/{missing}"))?.json();
+            let peers = status["peer_map"].as_object().ok_or("no peers")?;
+            match peers.values().all(|peer| peer["retry_at"].is_string()) {
+                true => Ok(()),
+                false => Err(status.to_string()),
+            }
+        });
+        let cids =
+            |values: &[Value]| -> Vec<Value> { values.iter().map(|value| value["cid"].clone()).collect() };
+        assert_eq!(
+            cids(&peer.ctl_json(&["pin", "ls", "--under-replicated"])),
+            [missing.as_str()]
+        );
+        assert_eq!(
+            cids(&peer.ctl_json(&["status", "--under-replicated"])),
+            [missing.as_str()]
+        );
+        wait_until("the failure is a problem of each peer", || {
+            let text = peer.ctl(&["health", "summary"]).ok();
+            match text
+                .lines()
+                .filter(|line| line.starts_with("ERROR") && line.contains("1 pin failed"))
+                .count()
+            {
+                3 => Ok(()),
+                _ => Err(text),
+            }
+        });
+    }
+    let answer = cluster.peers[0]
+        .rest("GET", "/pins?under-replicated=true&filter=pinned")
+        .unwrap();
+    assert_eq!(answer.status, 400, "{}", answer.text());
+    cluster.peers[0].ctl(&["pin", "rm", "--wait", &missing]).ok();
+    wait_until("nothing is wrong any more", || healthy(&cluster.peers[2]));
+    let name = cluster.peers[1].name.clone();
+    cluster.peers[1].kill();
+    wait_until("the dead peer is the problem", || {
+        let text = cluster.peers[0].ctl(&["health", "summary"]).ok();
+        match text.contains(&format!("ERROR | {name} | ")) {
+            true => Ok(()),
+            false => Err(text),
+        }
+    });
 }
 
 #[test]

@@ -94,6 +94,7 @@ fn reads() -> Vec<Request<'static>> {
         "/version",
         "/peers",
         "/health/graph",
+        "/health/summary",
         "/health/alerts",
         "/health/bandwidth",
         "/monitor/metrics",

@@ -14,8 +14,8 @@ use super::{Answer, Ask, Body, Client, ClientError, Lines};
 use crate::query::escape_path;
 use crate::{
     AddParams, AddedOutput, Alert, BandwidthByProtocol, Caller, ConnectGraph, Credential, CredentialAdd,
-    CredentialCreated, Drain, Event, GlobalPinInfo, GlobalRepoGc, Id, Metric, Pin, PinOptions, PinTypeFilter,
-    Query, StatusFilter, Token, Version,
+    CredentialCreated, Drain, Event, GlobalPinInfo, GlobalRepoGc, HealthSummary, Id, Metric, Pin, PinOptions,
+    PinTypeFilter, Query, StatusFilter, Token, Version,
 };
 
 /// Time for which an import is repeated to a peer that is too busy, or has no leader.
@@ -364,6 +364,17 @@ impl Client {
             .await
     }
 
+    /// Lists the status of pins with fewer confirmed copies than they need. A Go peer lists all pins.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub async fn under_replicated(&self) -> Result<Lines<GlobalPinInfo>, ClientError> {
+        let mut query = Query::default();
+        query.set("under-replicated", true);
+        self.many(Method::GET, format!("/pins?{}", self.fresh(query)))
+            .await
+    }
+
     /// Retries one CID that failed.
     ///
     /// # Errors
@@ -439,6 +450,14 @@ impl Client {
     /// See [`Client`].
     pub async fn alerts(&self) -> Result<Answer<Vec<Alert>>, ClientError> {
         self.one(Method::GET, "/health/alerts".into()).await
+    }
+
+    /// Returns what is wrong in the cluster. Go peers have no such route.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub async fn health_summary(&self) -> Result<Answer<HealthSummary>, ClientError> {
+        self.one(Method::GET, "/health/summary".into()).await
     }
 
     /// Returns the traffic by protocol.

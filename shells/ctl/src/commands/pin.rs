@@ -94,6 +94,9 @@ fn conditions(arguments: &PinLs) -> Result<Query, Failure> {
             query.set(name, text);
         }
     }
+    if arguments.under_replicated {
+        query.set("under-replicated", true);
+    }
     for (key, value) in validate::metadata(&arguments.meta)? {
         query.set(format!("meta-{key}"), value);
     }

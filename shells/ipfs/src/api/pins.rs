@@ -97,6 +97,7 @@ async fn add_with_progress(call: &Call, mode: PinMode, name: &str, sink: &LineSe
             let sum = Progress {
                 blocks: base.blocks + progress.blocks,
                 bytes: base.bytes + progress.bytes,
+                total: base.total.saturating_add(progress.total),
             };
             *seen.lock().unwrap_or_else(PoisonError::into_inner) = sum;
         };

@@ -136,6 +136,8 @@ impl Client {
                 best = Progress {
                     blocks: line.progress.max(best.blocks),
                     bytes: line.bytes.max(best.bytes),
+                    // Kubo does not say.
+                    total: 0,
                 };
                 lines.progressed();
                 progress(best);

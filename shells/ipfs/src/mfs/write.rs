@@ -2,7 +2,7 @@
 //! bytes; both are streamed.
 
 use super::folder::{Folder, Form, Tree};
-use super::{Entry, cumulative, missing, split};
+use super::{Entry, missing, split};
 use crate::unixfs::pb::PbNode;
 use crate::unixfs::read::{self, Entity};
 use crate::unixfs::{AddOptions, ByteStream, Kind, Layout, Metadata, Name};
@@ -200,7 +200,7 @@ pub(super) async fn with_meta(
     let data = Bytes::from(changed.encode());
     let form = Form::of(&cid);
     let cid = crate::hash::compute_cid(form.version, codec::DAG_PB, form.hash, &data)?;
-    let size = cumulative(&cid, &data)?;
+    let size = crate::codec::cumulative_size(&cid, &data)?;
     node.put_verified(vec![Block { cid, data }]).await?;
     Ok(Entry { cid, size })
 }

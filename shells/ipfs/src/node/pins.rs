@@ -38,7 +38,7 @@ impl Node {
             .as_ref()
             .is_some_and(|old| old.mode == mode && old.name == name && !broken)
         {
-            progress(Progress { blocks: 1, bytes: 0 });
+            progress(Progress::complete());
             return Ok(());
         }
         let old = old.map(|pin| pin.mode);
@@ -46,7 +46,7 @@ impl Node {
         let complete = held || (old == Some(mode) && !broken);
         let _lease = (!complete).then(|| store.protect().root(cid));
         match mode {
-            _ if complete => progress(Progress { blocks: 1, bytes: 0 }),
+            _ if complete => progress(Progress::complete()),
             PinMode::Direct if old == Some(PinMode::Recursive) => {
                 return Err(Error::Pinned {
                     cid,
@@ -61,6 +61,7 @@ impl Node {
                 progress(Progress {
                     blocks: 1,
                     bytes: size,
+                    total: size,
                 });
             }
             PinMode::Recursive => Box::pin(self.fetch(cid, &progress)).await?,

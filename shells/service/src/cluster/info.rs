@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use cluster_api::{GlobalPinInfo, PinInfoShort, Time, TrackerStatus};
+use cluster_api::{GlobalPinInfo, PinInfoShort, TrackerStatus, Transfer};
 use cluster_core::{Cid, Lane, Local, PeerId, Phase, Pin, PinType, Timestamp};
 
 use super::convert;
@@ -71,14 +71,23 @@ pub(super) fn peer_info(details: &PeerDetails, state: &CidStatus) -> PinInfoShor
         error: state.error.clone(),
         attempt_count: u64::from(state.attempts),
         priority_pin: state.fresh,
-        announced: Time::default(),
+        ..PinInfoShort::default()
     }
 }
 
-/// Returns the status at a peer, with the time of the last announcement.
-pub(super) fn announced_info(status: &OneStatus) -> PinInfoShort {
+/// Returns the status at a peer, with what only the status of a single CID has.
+pub(super) fn detailed_info(status: &OneStatus) -> PinInfoShort {
+    let activity = &status.activity;
+    let transfer = activity.transfer.map(|transfer| Transfer {
+        blocks: transfer.blocks,
+        bytes: transfer.bytes,
+        total_bytes: transfer.total_bytes,
+        updated: convert::time(transfer.updated),
+    });
     PinInfoShort {
-        announced: status.announced.map(convert::time).unwrap_or_default(),
+        announced: activity.announced.map(convert::time).unwrap_or_default(),
+        retry_at: activity.retry_at.map(convert::time).unwrap_or_default(),
+        transfer,
         ..peer_info(&status.details, &status.state)
     }
 }
@@ -118,7 +127,7 @@ fn without_attempts(
         error: error.to_owned(),
         attempt_count: 0,
         priority_pin: false,
-        announced: Time::default(),
+        ..PinInfoShort::default()
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use cluster_api::{GlobalPinInfo, StatusFilter, TrackerStatus};
-use cluster_core::{Cid, PeerId, Pin};
+use cluster_core::{Cid, PeerId, Pin, PinType, Replicas};
 use tokio::sync::mpsc;
 
 use super::info::{self, PeerIdTexts};
@@ -136,6 +136,8 @@ pub(super) struct Merge {
     peers: Vec<(PeerId, Source<Row>)>,
     filter: StatusFilter,
     missing_row: MissingRow,
+    /// Only pins with fewer confirmed copies than they need.
+    under_replicated: bool,
     /// Owner whose pins alone are shown, as this owner sees them.
     owner: Option<String>,
     names: PeerIdTexts,
@@ -158,6 +160,7 @@ impl Merge {
                 .collect(),
             filter,
             missing_row,
+            under_replicated: false,
             owner: None,
             names: PeerIdTexts::default(),
         }
@@ -166,6 +169,14 @@ impl Merge {
     /// Restricts the rows to the pins of an owner.
     pub(super) fn restricted(self, owner: Option<String>) -> Self {
         Self { owner, ..self }
+    }
+
+    /// Restricts the rows to pins with fewer confirmed copies than they need.
+    pub(super) fn of_under_replicated(self) -> Self {
+        Self {
+            under_replicated: true,
+            ..self
+        }
     }
 
     /// Sends all rows to `out`, until it is closed. Holds at most one piece of each source and one batch,
@@ -253,7 +264,19 @@ impl Merge {
             }
             wanted |= matches;
         }
+        wanted &= !self.under_replicated || pin.is_some_and(|pin| lacks_copies(pin, &shown));
         (wanted && !is_hidden).then_some(shown)
+    }
+}
+
+/// Returns whether fewer copies of a pin are confirmed than it needs: its minimum, or one at every member.
+fn lacks_copies(pin: &Pin, shown: &GlobalPinInfo) -> bool {
+    let held = shown.peer_map.values();
+    let held = held.filter(|peer| peer.status == TrackerStatus::Pinned).count();
+    match (pin.pin_type, pin.options.replicas) {
+        (PinType::Meta, _) => false,
+        (_, Replicas::Everywhere) => held < shown.peer_map.len(),
+        (_, Replicas::Range { min, .. }) => held < min as usize,
     }
 }
 

@@ -93,6 +93,8 @@ pub(super) enum Call {
     CollectGarbage,
     /// Return the progress of your drain. Answered by `Drain`. Older peers refuse it.
     Drain,
+    /// Return your problems. Answered by `Problems`. Older peers refuse it.
+    Problems,
 }
 
 impl Call {
@@ -111,7 +113,7 @@ impl Call {
             | Self::Links
             | Self::RepoStat { .. } => FIRST_VERSION,
             Self::Trace { .. } | Self::Statuses | Self::CollectGarbage => TRACE_VERSION,
-            Self::Drain => POLICY_VERSION,
+            Self::Drain | Self::Problems => POLICY_VERSION,
         }
     }
 }
@@ -159,12 +161,9 @@ pub(super) enum Answer {
         /// Number of blocks; 0 if they were not to be counted.
         objects: u64,
     },
-    /// Time at which the peer's IPFS node last announced a CID, after its status. Older peers do not send it,
-    /// and have closed the call before they would read it.
-    Announced {
-        /// The time.
-        at: Timestamp,
-    },
+    /// The rest of the status of one CID, after its status. Older peers do not send it, and have closed the
+    /// call before they would read it.
+    Activity(Activity),
     /// Changes of the peer's local states, in order.
     Statuses(Vec<StatusChange>),
     /// Progress of the peer's drain.
@@ -178,6 +177,17 @@ pub(super) enum Answer {
         /// Size of its repository, in bytes.
         bytes: u64,
     },
+    /// Problems of the peer.
+    Problems(Vec<OwnProblem>),
+}
+
+/// A problem that a peer has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct OwnProblem {
+    /// Set if content or service is affected.
+    pub(super) is_error: bool,
+    /// The problem, and what to do about it.
+    pub(super) text: String,
 }
 
 /// A change of a local state.
@@ -195,8 +205,31 @@ pub(super) struct StatusChange {
 pub(super) struct OneStatus {
     pub(super) details: PeerDetails,
     pub(super) state: CidStatus,
-    /// Time at which its IPFS node last announced the CID to the DHT, if known.
+    pub(super) activity: Activity,
+}
+
+/// Details that only the status of a single CID has.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Activity {
+    /// Time at which the IPFS node last announced the CID to the DHT, if known.
     pub(super) announced: Option<Timestamp>,
+    /// Time of the next attempt, if one is scheduled.
+    pub(super) retry_at: Option<Timestamp>,
+    /// Progress of the transfer to the IPFS node, if one has lasted for a second.
+    pub(super) transfer: Option<Transfer>,
+}
+
+/// Progress of a transfer to an IPFS node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Transfer {
+    /// Number of blocks that the node holds by now.
+    pub(super) blocks: u64,
+    /// Bytes fetched so far.
+    pub(super) bytes: u64,
+    /// Size of the whole in bytes; 0 if unknown.
+    pub(super) total_bytes: u64,
+    /// Time of the last progress.
+    pub(super) updated: Timestamp,
 }
 
 /// A peer's description of itself.

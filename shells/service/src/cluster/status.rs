@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use cluster_api::{GlobalPinInfo, PinInfoShort};
-use cluster_core::{Cid, PeerId, Pin, Timestamp};
+use cluster_core::{Cid, Lane, PeerId, Pin, Timestamp};
 use cluster_ipfs::Backend;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -11,14 +11,14 @@ use tokio::time::{Instant, timeout_at};
 
 use super::info::{self, PeerIdTexts};
 use super::peers::KnownMembers;
-use super::rpc::{self, Answer, Call, CidStatus, OneStatus, PeerDetails};
+use super::rpc::{self, Activity, Answer, Call, CidStatus, OneStatus, PeerDetails, Transfer};
 use super::{Cluster, Error, now};
 
 /// Time for an allocated peer to answer, as in the Go peer.
 const ALLOCATED_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// Time for the last part of an answer, which follows the others at once.
-const ANNOUNCED_TIMEOUT: Duration = Duration::from_secs(1);
+const ACTIVITY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time for the other peers once all allocated ones have answered: they rarely add anything.
 const OTHERS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -52,14 +52,35 @@ impl Cluster {
         let status = OneStatus {
             details: self.own_details().await,
             state,
-            announced: self.own_announcement(&cid).await,
+            activity: self.own_activity(&cid).await?,
         };
-        shown.peer_map.insert(me, info::announced_info(&status));
+        shown.peer_map.insert(me, info::detailed_info(&status));
         Ok(shown)
     }
 
+    /// Returns the details of a CID at this peer that only the status of a single CID has.
+    pub(super) async fn own_activity(&self, cid: &Cid) -> Result<Activity, Error> {
+        let key = cid.clone();
+        let local = self.read(move |store| store.local(&key)).await?;
+        let retry = local
+            .and_then(|local| local.queued)
+            .filter(|key| key.lane == Lane::Retry);
+        let transfer = self.inner.handle.transfer(cid).map(|transfer| Transfer {
+            blocks: transfer.progress.blocks,
+            bytes: transfer.progress.bytes,
+            total_bytes: transfer.progress.total,
+            updated: transfer.updated,
+        });
+        Ok(Activity {
+            announced: self.own_announcement(cid).await,
+            // Of a running attempt it is past.
+            retry_at: retry.map(|key| Timestamp(key.at)).filter(|at| *at > now()),
+            transfer,
+        })
+    }
+
     /// Returns the time at which this peer's embedded IPFS node last announced a CID to the DHT, if known.
-    pub(super) async fn own_announcement(&self, cid: &Cid) -> Option<Timestamp> {
+    async fn own_announcement(&self, cid: &Cid) -> Option<Timestamp> {
         let Backend::Embedded(node) = &self.inner.backend else {
             return None;
         };
@@ -109,7 +130,7 @@ impl Cluster {
         let mut shown = info::without_statuses(&cid, pin.as_ref(), &mut names);
         shown
             .peer_map
-            .insert(names.of(me).to_owned(), info::announced_info(&own));
+            .insert(names.of(me).to_owned(), info::detailed_info(&own));
         let concerned = |peer: &PeerId| pin.as_ref().is_none_or(|pin| pin.is_allocated_to(peer));
         let others = || peers.keys().filter(|peer| *peer != me);
         let mut open = others().filter(|peer| concerned(peer)).count();
@@ -127,7 +148,7 @@ impl Cluster {
             };
         while let Ok(Some((peer, answer))) = timeout_at(deadline, asked.next()).await {
             let short = match answer {
-                Ok(status) => info::announced_info(&status),
+                Ok(status) => info::detailed_info(&status),
                 Err(error) => status_without_answer(&peers[peer], concerned(peer), &error.to_string()),
             };
             shown.peer_map.insert(names.of(peer).to_owned(), short);
@@ -158,14 +179,14 @@ impl Cluster {
             return Err(rpc::unexpected(peer));
         };
         // A status without it is complete.
-        let announced = match rpc::next(&mut channel, peer, ANNOUNCED_TIMEOUT).await {
-            Ok(Some(Answer::Announced { at })) => Some(at),
-            Ok(_) | Err(_) => None,
+        let activity = match rpc::next(&mut channel, peer, ACTIVITY_TIMEOUT).await {
+            Ok(Some(Answer::Activity(activity))) => activity,
+            Ok(_) | Err(_) => Activity::default(),
         };
         Ok(OneStatus {
             details,
             state,
-            announced,
+            activity,
         })
     }
 }

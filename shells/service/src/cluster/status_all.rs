@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use cluster_api::{GlobalPinInfo, StatusFilter, TrackerStatus};
-use cluster_core::{Cid, PeerId, Refusal};
-use futures::stream::Stream;
+use cluster_core::{Cid, PeerId, Pin, Refusal};
+use futures::stream::{Stream, TryStreamExt};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 
@@ -12,7 +12,7 @@ use super::merge::{Merge, MissingRow, OwnRow, Piece, PieceStream};
 use super::peers::KnownMembers;
 use super::rpc::{self, Answer, Call, Row};
 use super::scan::{Entry, Scan};
-use super::{Cluster, Error, info, now};
+use super::{Cluster, Error, convert, info, now};
 
 /// Capacity of each source's channel: one piece is processed while the next is fetched.
 const PIECES: usize = 2;
@@ -34,6 +34,48 @@ impl Cluster {
         };
         self.merge(permit, own, Some(call), filter, MissingRow::Implied)
             .await
+    }
+
+    /// Streams the statuses of pins with fewer confirmed copies than they need, as [`Self::status_all`] does.
+    ///
+    /// # Errors
+    /// As for [`Self::status_all`].
+    pub async fn under_replicated(&self) -> Result<Rows, Error> {
+        let permit = self.acquire_listing()?;
+        let own = self.own_rows(self.scan().await?);
+        let call = Call::StatusAll {
+            filter: StatusFilter::ALL.to_string(),
+        };
+        let merge = self.merge_of(own, Some(call), StatusFilter::ALL, MissingRow::Implied);
+        Ok(run(merge.await?.of_under_replicated(), permit))
+    }
+
+    /// Streams the pins of [`Self::under_replicated`].
+    ///
+    /// # Errors
+    /// As for [`Self::status_all`].
+    pub async fn under_replicated_pins(
+        &self,
+        whole: bool,
+    ) -> Result<impl Stream<Item = Result<Vec<cluster_api::Pin>, Error>> + Send + use<>, Error> {
+        let (rows, cluster) = (self.under_replicated().await?, self.clone());
+        Ok(rows.and_then(move |rows| {
+            let cluster = cluster.clone();
+            async move {
+                let cids: Vec<Cid> = rows.iter().filter_map(|row| row.cid.parse().ok()).collect();
+                let pins = cluster.read(move |store| cids.iter().map(|cid| store.pin(cid)).collect());
+                let pins: Vec<Option<Pin>> = pins.await?;
+                let seen = pins
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|pin| cluster.shown_pin(pin));
+                let shown = match whole {
+                    true => convert::whole_pin,
+                    false => convert::pin,
+                };
+                Ok(seen.map(|pin| shown(&pin)).collect())
+            }
+        }))
     }
 
     /// Streams the statuses of all CIDs at this peer.
@@ -64,6 +106,16 @@ impl Cluster {
         filter: StatusFilter,
         missing_row: MissingRow,
     ) -> Result<Rows, Error> {
+        Ok(run(self.merge_of(own, call, filter, missing_row).await?, permit))
+    }
+
+    async fn merge_of(
+        &self,
+        own: PieceStream<OwnRow>,
+        call: Option<Call>,
+        filter: StatusFilter,
+        missing_row: MissingRow,
+    ) -> Result<Merge, Error> {
         let me = self.inner.config.peer.clone();
         let mut peers = Vec::new();
         if let Some(call) = call {
@@ -74,13 +126,7 @@ impl Cluster {
             }
         }
         let merge = Merge::new((me, self.own_details().await), own, peers, filter, missing_row);
-        let merge = merge.restricted(self.new_owner());
-        let (out, rows) = mpsc::channel(PIECES);
-        tokio::spawn(async move {
-            merge.run(out).await;
-            drop(permit);
-        });
-        Ok(Box::pin(ReceiverStream::new(rows)))
+        Ok(merge.restricted(self.new_owner()))
     }
 
     /// Streams this peer's rows.
@@ -143,8 +189,9 @@ impl Cluster {
                 | Answer::Collected(_)
                 | Answer::Links { .. }
                 | Answer::RepoStat { .. }
-                | Answer::Announced { .. }
+                | Answer::Activity(_)
                 | Answer::Drain { .. }
+                | Answer::Problems(_)
                 | Answer::Statuses(_) => return Err(rpc::unexpected(peer)),
             };
             if out.send(Ok(piece)).await.is_err() {
@@ -153,6 +200,16 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// Runs a merge, and keeps the permit until it ends.
+fn run(merge: Merge, permit: OwnedSemaphorePermit) -> Rows {
+    let (out, rows) = mpsc::channel(PIECES);
+    tokio::spawn(async move {
+        merge.run(out).await;
+        drop(permit);
+    });
+    Box::pin(ReceiverStream::new(rows))
 }
 
 fn own_row(me: &PeerId, entry: Entry, running: &BTreeMap<Cid, bool>) -> OwnRow {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use cluster_core::{Event, IpfsAction, IpfsError, Mode, OpId};
 use cluster_ipfs::backend::PinRequest;
@@ -16,9 +15,6 @@ use super::failure_log::FailureLog;
 use crate::metrics::{ipfs_operation, metrics};
 use crate::store::Reader;
 use crate::trace;
-
-/// Interval of progress reports: the core only needs to know that there is some.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The running operations.
 pub(super) struct Operations {
@@ -122,11 +118,9 @@ async fn perform(backend: &Backend, handle: &Handle, op: OpId, action: IpfsActio
                 origins: origins.iter().filter_map(|origin| origin.parse().ok()).collect(),
                 update_from: update_from.as_ref().map(parse).transpose()?,
             };
-            let last = Mutex::new(Instant::now());
-            let progress = |_| {
-                let mut last = lock(&last);
-                if last.elapsed() >= PROGRESS_INTERVAL {
-                    *last = Instant::now();
+            let transfer = handle.transfers.begin(cid.clone(), handle.clock);
+            let progress = |progress| {
+                if transfer.progressed(progress) {
                     handle.event(Event::IpfsProgressed { op });
                 }
             };

@@ -1,5 +1,6 @@
 //! Transfer of snapshots between disk and network.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use cluster_core::{Event, PeerId, RaftMessage, SnapshotId};
 use tokio::sync::mpsc;
 
 use super::Handle;
+use crate::metrics::metrics;
 use crate::net::{IncomingSnapshot, Net, SnapshotHeader};
 use crate::store::{SnapshotSource, StageError, Stager};
 
@@ -21,9 +23,13 @@ pub(super) async fn send(net: &Net, to: &PeerId, message: RaftMessage, source: S
         manifest: source.manifest().clone(),
     };
     let (chunks, mut receiver) = mpsc::channel(AHEAD);
+    let bytes = Arc::new(AtomicU64::new(0));
+    let counted = bytes.clone();
     // Reading blocks on the disk.
     tokio::task::spawn_blocking(move || {
         for chunk in source {
+            let length = chunk.as_ref().map_or(0, Vec::len);
+            counted.fetch_add(length as u64, Ordering::Relaxed);
             if chunks.blocking_send(chunk.map(Bytes::from)).is_err() {
                 return;
             }
@@ -33,6 +39,7 @@ pub(super) async fn send(net: &Net, to: &PeerId, message: RaftMessage, source: S
     let (pins, index) = (header.manifest.applied.pins, header.manifest.applied.index);
     match net.send_snapshot(to, header, stream).await {
         Ok(()) => {
+            note_size("sent", bytes.load(Ordering::Relaxed));
             tracing::info!("sent the state as of {index}, {pins} pins, to {to}");
             true
         }
@@ -41,6 +48,15 @@ pub(super) async fn send(net: &Net, to: &PeerId, message: RaftMessage, source: S
             false
         }
     }
+}
+
+/// Sets the metric of the size of the last snapshot.
+fn note_size(direction: &str, bytes: u64) {
+    let size = i64::try_from(bytes).unwrap_or(i64::MAX);
+    metrics()
+        .raft_snapshot_bytes
+        .with_label_values(&[direction])
+        .set(size);
 }
 
 /// Stages incoming snapshots, one after the other, and reports each to the core.
@@ -79,8 +95,10 @@ async fn take(
         // The sender gave up: dropping the staging frees its space.
         Err(StageError::Rejected("it broke off".to_owned()))
     });
+    let mut bytes = 0;
     while let Some(chunk) = incoming.next().await {
         let chunk = chunk?;
+        bytes += chunk.len() as u64;
         if chunk.is_empty() || chunks.send(chunk).await.is_err() {
             break;
         }
@@ -94,6 +112,7 @@ async fn take(
         return Err(error.into());
     }
     incoming.accept().await?;
+    note_size("received", bytes);
     tracing::info!(
         "received the state as of {}, {} pins, from {from}",
         manifest.applied.index,

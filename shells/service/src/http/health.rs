@@ -26,6 +26,10 @@ pub(super) async fn graph(State(cluster): State<Cluster>) -> Response<Body> {
     answer::result(cluster.connect_graph().await)
 }
 
+pub(super) async fn summary(State(cluster): State<Cluster>) -> Response<Body> {
+    answer::result(cluster.health_summary().await)
+}
+
 pub(super) async fn alerts(State(cluster): State<Cluster>) -> Response<Body> {
     answer::result(cluster.alerts().await)
 }

@@ -199,21 +199,64 @@ pub(super) async fn recover_all(Acting(cluster): Acting, RawQuery(query): RawQue
     }
 }
 
+/// Statuses that a listing asks for.
+enum Statuses {
+    /// Of all CIDs.
+    All { filter: StatusFilter, local: bool },
+    /// Of these CIDs.
+    Of {
+        cids: Vec<Cid>,
+        filter: StatusFilter,
+        local: bool,
+    },
+    /// Of pins with fewer confirmed copies than they need.
+    UnderReplicated,
+}
+
+/// Returns whether only under-replicated pins are asked for.
+///
+/// # Errors
+/// The parameter is invalid, or another condition is given too.
+fn under_replicated(query: &Query) -> Result<bool, Error> {
+    if !query.bool("under-replicated", false).map_err(invalid)? {
+        return Ok(false);
+    }
+    let is_condition = |name: &str, value: &str| match name {
+        "under-replicated" | "consistent" | "whole" => false,
+        "filter" => !matches!(value, "" | "all"),
+        "local" => !matches!(query.bool("local", false), Ok(false)),
+        _ => !value.is_empty(),
+    };
+    match query.iter().find(|(name, value)| is_condition(name, value)) {
+        Some((name, _)) => Err(invalid(format!(
+            "under-replicated cannot be combined with {name}: leave one of them out"
+        ))),
+        None => Ok(true),
+    }
+}
+
 pub(super) async fn status_all(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Response<Body> {
     let query = parse(query);
     let asked = local(&query).and_then(|local| {
+        if under_replicated(&query)? {
+            return Ok(Statuses::UnderReplicated);
+        }
         let filter = StatusFilter::parse(query.get("filter").unwrap_or_default());
         let filter = filter.ok_or_else(|| {
             let names = StatusFilter::names().join(", ");
             invalid(format!("invalid filter value: use one or more of {names}"))
         })?;
-        Ok((local, filter, cids(&query)?))
+        Ok(match cids(&query)? {
+            Some(cids) => Statuses::Of { cids, filter, local },
+            None => Statuses::All { filter, local },
+        })
     });
     let response = async {
         let rows = match asked {
-            Ok((local, filter, Some(cids))) => Ok(cluster.status_of(cids, filter, local)),
-            Ok((true, filter, None)) => cluster.status_all_local(filter).await,
-            Ok((false, filter, None)) => cluster.status_all(filter).await,
+            Ok(Statuses::Of { cids, filter, local }) => Ok(cluster.status_of(cids, filter, local)),
+            Ok(Statuses::All { filter, local: true }) => cluster.status_all_local(filter).await,
+            Ok(Statuses::All { filter, local: false }) => cluster.status_all(filter).await,
+            Ok(Statuses::UnderReplicated) => cluster.under_replicated().await,
             Err(failure) => return answer::failed(&failure),
         };
         match rows {
@@ -248,6 +291,16 @@ pub(super) async fn allocations(Acting(cluster): Acting, RawQuery(query): RawQue
             Ok(whole) => whole,
             Err(error) => return answer::bad_request(error),
         };
+        match under_replicated(&query) {
+            Ok(false) => {}
+            Ok(true) => {
+                return match cluster.under_replicated_pins(whole).await {
+                    Ok(pins) => answer::lines(pins).await,
+                    Err(failure) => answer::failed(&failure),
+                };
+            }
+            Err(failure) => return answer::failed(&failure),
+        }
         let Some(filter) = PinTypeFilter::parse(query.get("filter").unwrap_or_default()) else {
             return answer::bad_request(
                 "invalid filter value: use one or more of all, pin, meta-pin, clusterdag-pin, shard-pin",

@@ -66,6 +66,7 @@ fn routes(auth: Arc<Auth>) -> Routes {
         .delete("/drains/{peer}", Needs(Admin), drains::end)
         .get("/events", Needs(Read), events::stream)
         .get("/health/graph", Needs(Read), health::graph)
+        .get("/health/summary", Needs(Read), health::summary)
         .get("/health/alerts", Needs(Read), health::alerts)
         .get("/health/bandwidth", Needs(Read), health::bandwidth)
         .get("/monitor/metrics", Needs(Metrics), health::metric_names)

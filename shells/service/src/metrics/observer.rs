@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use cluster_core::{Applied, Counters, Index, Members, Membership, PING, PeerId, Timestamp, View};
+use cluster_core::{Applied, Counters, Index, Members, PING, PeerId, Timestamp, View};
 use cluster_ipfs::{Backend, DhtState, ProvideStat};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::instrument::{raise, set};
 use super::{history, metrics, scan};
-use crate::cluster::{Cluster, PingValue};
+use crate::cluster::{Cluster, PingValue, consensus_problem};
 use crate::driver::Handle;
 use crate::events::{self, EventLog};
 use crate::net::Net;
@@ -22,9 +22,6 @@ pub const PEERS_MAX: usize = 64;
 
 /// Time for the core to be read. It turns many times a second; a peer whose core does not is stuck.
 const CORE_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Log entries that a ready peer may lack: those that arrive while it is asked.
-const LAG_MAX: u64 = 1024;
 
 /// The parts of a running peer that are read. Cheap to clone.
 #[derive(Clone)]
@@ -50,10 +47,11 @@ impl std::fmt::Debug for Observer {
 
 /// State of the core at one moment.
 struct Core {
+    /// Reason why it does not serve, if there is one.
+    problem: Option<String>,
     term: u64,
     leader: Option<PeerId>,
     is_leader: bool,
-    membership: Membership,
     members: Members,
     committed: Index,
     applied: Applied,
@@ -157,7 +155,7 @@ impl Observer {
                 readiness.applied = core.applied.index;
                 readiness.committed = core.committed;
                 readiness.leader = core.leader.as_ref().map(PeerId::to_string).unwrap_or_default();
-                reasons.extend(consensus_reasons(&core));
+                reasons.extend(core.problem);
             }
         }
         let ipfs = id.map(|id| id.ipfs.error);
@@ -373,26 +371,6 @@ fn publish_announcing(stat: &ProvideStat) {
     );
 }
 
-fn consensus_reasons(core: &Core) -> Option<String> {
-    match core.membership {
-        Membership::Joining => return Some("this peer has not joined its cluster yet".to_owned()),
-        Membership::Removed => return Some("this peer was removed from its cluster".to_owned()),
-        Membership::Learner | Membership::Voter => {}
-    }
-    if core.leader.is_none() {
-        let why = "no leader: a majority of the cluster's voters must be running and reachable";
-        return Some(why.to_owned());
-    }
-    let lag = core.committed.saturating_sub(core.applied.index);
-    let caught_up = core.applied.term == core.term && lag <= LAG_MAX;
-    (!caught_up).then(|| {
-        format!(
-            "catching up with the leader: at entry {} of {}",
-            core.applied.index, core.committed
-        )
-    })
-}
-
 fn read_core(view: View<'_>, now: cluster_core::Now) -> Core {
     let members = view.members().clone();
     let running = view.running();
@@ -426,10 +404,10 @@ fn read_core(view: View<'_>, now: cluster_core::Now) -> Core {
         }
     });
     Core {
+        problem: consensus_problem(&view),
         term: view.term(),
         leader: view.leader().cloned(),
         is_leader: view.is_leader(),
-        membership: view.membership(),
         committed: view.committed(),
         applied: view.applied(),
         log: view.log_span(),

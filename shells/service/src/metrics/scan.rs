@@ -82,6 +82,42 @@ impl Counts {
     }
 }
 
+/// The last count of the pins at this peer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct PinCounts {
+    pub(crate) pin_error: u64,
+    pub(crate) pin_queued: u64,
+    pub(crate) unpin_error: u64,
+    /// Pins that are missing at the IPFS node.
+    pub(crate) lost: u64,
+    /// Pins of the whole cluster with fewer living allocations than their minimum.
+    pub(crate) under_replicated: u64,
+    /// Age of the oldest queued pin.
+    pub(crate) oldest_queued: Duration,
+    /// Time since the request of the oldest pin that fails.
+    pub(crate) oldest_failing: Duration,
+}
+
+/// Returns the last count; `None` before the first.
+pub(crate) fn pin_counts() -> Option<PinCounts> {
+    let metrics = metrics();
+    if metrics.pinset_scan.get() == 0.0 {
+        return None;
+    }
+    let unsigned = |count: i64| u64::try_from(count).unwrap_or_default();
+    let count = |status: &str| unsigned(metrics.local_pins.with_label_values(&[status]).get());
+    let age = |seconds: f64| Duration::try_from_secs_f64(seconds).unwrap_or_default();
+    Some(PinCounts {
+        pin_error: count("pin_error"),
+        pin_queued: count("pin_queued"),
+        unpin_error: count("unpin_error"),
+        lost: count("unexpectedly_unpinned"),
+        under_replicated: unsigned(metrics.pins_under_replicated.get()),
+        oldest_queued: age(metrics.oldest_queued_pin.get()),
+        oldest_failing: age(metrics.oldest_failing_pin.get()),
+    })
+}
+
 /// Counts all pins, on this thread.
 fn count(reader: &Reader, alive: &BTreeSet<PeerId>) -> Result<Counts, StoreError> {
     let mut counts = Counts::default();

@@ -12,7 +12,7 @@ use tokio::time::interval;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::blocks;
-use super::{Answer, Call, Collected, OneStatus, Row};
+use super::{Activity, Answer, Call, Collected, OneStatus, Row};
 use crate::cluster::add::GcHold;
 use crate::cluster::merge::{OwnRow, Piece, PieceStream};
 use crate::cluster::{Cluster, Error, contexts, status_all};
@@ -68,10 +68,7 @@ impl Cluster {
                 let answer = with_heartbeats(incoming, self.answer_one(call)).await??;
                 send(incoming, &Answer::Details(answer.details)).await?;
                 send(incoming, &Answer::Status(answer.state)).await?;
-                match answer.announced {
-                    Some(at) => send(incoming, &Answer::Announced { at }).await,
-                    None => Ok(()),
-                }
+                send(incoming, &Answer::Activity(answer.activity)).await
             }
             Call::StatusAll { filter } => self.answer_status_all(&filter, incoming).await,
             Call::RecoverAll => {
@@ -104,6 +101,10 @@ impl Cluster {
                 };
                 send(incoming, &answer).await
             }
+            Call::Problems => {
+                let found = with_heartbeats(incoming, self.own_problems()).await??;
+                send(incoming, &Answer::Problems(found)).await
+            }
             Call::Statuses => self.answer_statuses(incoming).await,
             Call::Trace { contexts } => contexts::continue_traces(&contexts),
             Call::Links => {
@@ -123,10 +124,10 @@ impl Cluster {
 
     /// Returns the status of one CID, after the operation of the call.
     pub(in crate::cluster) async fn answer_one(&self, call: Call) -> Result<OneStatus, Error> {
-        let mut announced = None;
+        let mut activity = Activity::default();
         let state = match call {
             Call::Status { cid } => {
-                announced = self.own_announcement(&cid).await;
+                activity = self.own_activity(&cid).await?;
                 self.own_state(&cid).await?.1
             }
             Call::Recover { cid } => self.recover_here(&cid).await?,
@@ -139,6 +140,7 @@ impl Cluster {
             | Call::RepoGc
             | Call::CollectGarbage
             | Call::Drain
+            | Call::Problems
             | Call::RepoStat { .. }
             | Call::Links
             | Call::Statuses
@@ -147,7 +149,7 @@ impl Cluster {
         Ok(OneStatus {
             details: self.own_details().await,
             state,
-            announced,
+            activity,
         })
     }
 

@@ -2,8 +2,8 @@
 
 use cluster_api::{
     AddedOutput, Alert, BandwidthByProtocol, Caller, ConnectGraph, CreatedPin, Credential, CredentialAdd,
-    CredentialCreated, Drain, Event, GlobalPinInfo, GlobalRepoGc, Id, Metric, OldPin, PeerAdd, Pin, Token,
-    Version,
+    CredentialCreated, Drain, Event, GlobalPinInfo, GlobalRepoGc, HealthSummary, Id, Metric, OldPin, PeerAdd,
+    Pin, Token, Version,
 };
 
 use super::SchemaOf;
@@ -82,6 +82,12 @@ const DRAIN: &[Parameter] = &[
 ];
 
 const LOCAL: &[Parameter] = &[("local", "boolean", "Only at the peer that is asked.")];
+
+const UNDER_REPLICATED: &[Parameter] = &[(
+    "under-replicated",
+    "boolean",
+    "Only pins with fewer confirmed copies than their minimum; without other conditions.",
+)];
 
 const CONSISTENT: &[Parameter] = &[(
     "consistent",
@@ -457,6 +463,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         )],
     ),
     get(
+        "/health/summary",
+        "Returns what is wrong in the cluster",
+        &[(
+            200,
+            Answer::Body("The problems.", Content::Json(schema!(HealthSummary))),
+        )],
+    ),
+    get(
         "/health/alerts",
         "Lists alerts: metrics of peers that have expired",
         &[(
@@ -526,7 +540,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
             (204, NO_PINS),
         ],
     )
-    .with(&[SEARCH, CONSISTENT]),
+    .with(&[SEARCH, UNDER_REPLICATED, CONSISTENT]),
     post(
         "/allocations",
         "Imports pins unchanged",
@@ -544,7 +558,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
         )],
     )
     .with(&[CONSISTENT]),
-    get("/pins", "Lists the statuses of all pins", STATUSES).with(&[STATUS, LOCAL, CONSISTENT]),
+    get("/pins", "Lists the statuses of all pins", STATUSES).with(&[
+        STATUS,
+        UNDER_REPLICATED,
+        LOCAL,
+        CONSISTENT,
+    ]),
     post("/pins/recover", "Retries all that failed", STATUSES).with(&[LOCAL]),
     get("/pins/recover", "Refused: `recover` is no CID", NEVER),
     delete("/pins/recover", "Refused: `recover` is no CID", NEVER),

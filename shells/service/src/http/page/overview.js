@@ -7,7 +7,7 @@ import {bytes, clock, number, plural, seconds, short, statusText} from './format
 import {meter, plot} from './plot.js'
 
 const INTERVAL_MS = 5000
-
+const PROBLEMS = 10
 
 // One line for an event.
 export function describe(event) {
@@ -73,22 +73,18 @@ function peerRows(found, ready) {
   })
 }
 
-function warnings(ready, alerts, found) {
+// Problems that the peers report, errors first.
+function warnings(ready, summary) {
   const notices = []
   if (!ready.ready) notices.push(el('p.notice.bad', {role: 'alert'}, 'This peer is not ready: ', (ready.reasons || []).join('; ')))
-  const missing = found.one('pins_under_replicated')
-  if (missing > 0) {
-    const down = found.all('peer_up').filter(sample => !sample.value).map(sample => sample.labels.peername || short(sample.labels.peer))
-    const why = down.length ? 'down: ' + down.join(', ') : 'there are too few peers with space'
-    notices.push(el('p.notice.warn', null, plural(missing, 'pin has', 'pins have') +
-      ' fewer copies at living peers than their minimum (' + why + '). They are repaired after the grace period.'))
+  const shown = summary.problems.slice(0, PROBLEMS)
+  for (const {severity, peer, peername, problem} of shown) {
+    const who = peername || short(peer)
+    notices.push(el('p.notice.' + (severity === 'error' ? 'bad' : 'warn'), null,
+      who ? [el('a', {href: '#/peers/' + encodeURIComponent(peer)}, who), ': '] : null, problem))
   }
-  const names = new Map(found.all('peer_up').map(sample => [sample.labels.peer, sample.labels.peername]))
-  const shown = new Map(alerts.map(alert => [alert.peer + alert.name, alert]))
-  for (const alert of [...shown.values()].slice(0, 5)) {
-    notices.push(el('p.notice.warn', null, 'Alert: ', el('b', null, alert.name), ' of ',
-      names.get(alert.peer) || short(alert.peer), ' expired at ', clock(alert.triggered_at)))
-  }
+  const more = summary.problems.length - shown.length
+  if (more > 0) notices.push(el('p.notice.warn', null, plural(more, 'more problem')))
   return notices
 }
 
@@ -141,14 +137,14 @@ export function overview(place) {
   async function refresh() {
     clearTimeout(timer)
     try {
-      const [ready, alerts, found, history, id] = await Promise.all([
-        json('GET', '/health/ready', {accept: [503]}), json('GET', '/health/alerts'), metrics(),
+      const [ready, summary, found, history, id] = await Promise.all([
+        json('GET', '/health/ready', {accept: [503]}), json('GET', '/health/summary'), metrics(),
         json('GET', '/metrics/history'), json('GET', '/id')
       ])
       if (ended) return
       names = new Map(found.all('peer_up').map(sample => [sample.labels.peer, sample.labels.peername]))
       fill(version, 'Seen from ', el('b', null, id.peername), ', version ' + id.version)
-      fill(top, warnings(ready, alerts || [], found), figures(found))
+      fill(top, warnings(ready, summary), figures(found))
       fill(middle, plots(found, history), el('section.card', null, el('h2', null, 'Peers'), el('div.scroll', null,
         el('table', null,
           el('thead', null, el('tr', null, el('th', null, 'Peer'), el('th', null, 'State'), el('th', null, 'Version'),

@@ -3,7 +3,8 @@
 import {action, confirm, el, fact, fill, tag, toast} from './dom.js'
 import {json, lines} from './api.js'
 import {listen} from './live.js'
-import {short, statusKind, statusText, time} from './format.js'
+import {bytes, plural, short, statusKind, statusText, time} from './format.js'
+import {meter} from './plot.js'
 import {describe} from './overview.js'
 
 const INTERVAL_MS = 3000
@@ -34,6 +35,13 @@ function target(pin) {
   return (pin.mode === 'direct' ? '/pins/ipfs/' : '/pins/') + encodeURIComponent(pin.cid)
 }
 
+// Blocks and bytes of a transfer, as a share of its size if the root states one.
+function transferred({blocks, bytes: fetched, total_bytes: total, updated}) {
+  const size = total ? ' of at most ' + bytes(total) : ''
+  return el('div.sub.transfer', null, `${bytes(fetched)}${size} fetched, ${plural(blocks, 'block')} held, last progress ${time(updated)}`,
+    total ? el('div.meter', null, meter(fetched / total)) : null)
+}
+
 function statusRows(info, names) {
   const peers = Object.entries(info.peer_map || {}).sort((a, b) => (a[1].status === 'remote') - (b[1].status === 'remote') ||
     a[1].peername.localeCompare(b[1].peername))
@@ -41,7 +49,9 @@ function statusRows(info, names) {
     el('td', null, el('a.name', {href: '#/peers/' + encodeURIComponent(id)}, peer.peername || names.get(id) || short(id)),
       el('div.sub.mono', null, short(id))),
     el('td', null, tag(statusText(peer.status), statusKind(peer.status)),
-      peer.error ? el('div.sub', null, peer.error) : null),
+      peer.error ? el('div.sub', null, peer.error) : null,
+      new Date(peer.retry_at).getFullYear() > 1 ? el('div.sub', null, 'Next attempt: ' + time(peer.retry_at)) : null,
+      peer.transfer ? transferred(peer.transfer) : null),
     el('td.number', null, peer.attempt_count || ''),
     el('td', null, el('span.sub', null, time(peer.timestamp)))))
 }

@@ -119,7 +119,7 @@ enum Treatment {
 }
 
 /// Every route of the REST API. A new one must be added here.
-const REST: [(&str, &str, Treatment); 51] = {
+const REST: [(&str, &str, Treatment); 52] = {
     use Treatment::{Absent, Elsewhere, Joined, Listed, Unrelated};
     [
         ("GET", "/", Unrelated),
@@ -143,6 +143,7 @@ const REST: [(&str, &str, Treatment); 51] = {
         // Tested in `events`, and with real peers.
         ("GET", "/events", Elsewhere),
         ("GET", "/health/graph", Unrelated),
+        ("GET", "/health/summary", Unrelated),
         ("GET", "/health/alerts", Unrelated),
         ("GET", "/health/bandwidth", Unrelated),
         ("GET", "/monitor/metrics", Unrelated),

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Every route, with each of its methods.
-const ROUTES: [(&str, &str); 38] = [
+const ROUTES: [(&str, &str); 39] = [
     ("GET", "/"),
     ("GET", "/ui/app.js"),
     ("GET", "/events"),
@@ -36,6 +36,7 @@ const ROUTES: [(&str, &str); 38] = [
     ("GET", "/health"),
     ("GET", "/health/ready"),
     ("GET", "/health/graph"),
+    ("GET", "/health/summary"),
     ("GET", "/health/alerts"),
     ("GET", "/health/bandwidth"),
     ("GET", "/monitor/metrics"),

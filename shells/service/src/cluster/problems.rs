@@ -1,0 +1,285 @@
+//! Summary of the cluster's health: each member reports its own problems, and this peer adds those of members
+//! that cannot.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use cluster_api as api;
+use cluster_core::{Membership, PING, PeerId, View};
+use futures::StreamExt;
+
+use super::peers::{KnownMembers, concurrently};
+use super::rpc::{self, Answer, Call, OwnProblem};
+use super::{Cluster, Error};
+use crate::metrics::{PinCounts, pin_counts};
+
+/// Log entries that a peer may lack before it counts as behind: those that arrive while it is asked.
+const LAG_MAX: u64 = 1024;
+
+/// Share of the repository's maximum, in percent, from which it counts as nearly full.
+const NEARLY_FULL: u64 = 90;
+
+/// Share from which it counts as full.
+const FULL: u64 = 95;
+
+/// Age of the oldest queued pin from which the queue counts as stuck.
+const QUEUED_MAX: Duration = Duration::from_secs(3600);
+
+/// Problems that a peer reports.
+const PROBLEMS_MAX: usize = 32;
+
+/// Returns the reason why the consensus of a peer does not serve, if there is one.
+pub(crate) fn consensus_problem(view: &View<'_>) -> Option<String> {
+    match view.membership() {
+        Membership::Joining => return Some("this peer has not joined its cluster yet".to_owned()),
+        Membership::Removed => return Some("this peer was removed from its cluster".to_owned()),
+        Membership::Learner | Membership::Voter => {}
+    }
+    if view.leader().is_none() {
+        let why = "no leader: a majority of the cluster's voters must be running and reachable";
+        return Some(why.to_owned());
+    }
+    let (committed, applied) = (view.committed(), view.applied());
+    let lag = committed.saturating_sub(applied.index);
+    let caught_up = applied.term == view.term() && lag <= LAG_MAX;
+    (!caught_up).then(|| {
+        format!(
+            "catching up with the leader: at entry {} of {committed}",
+            applied.index
+        )
+    })
+}
+
+impl Cluster {
+    /// Returns what is wrong in the cluster, as far as the members that answer know.
+    ///
+    /// # Errors
+    /// This peer is shutting down.
+    pub async fn health_summary(&self) -> Result<api::HealthSummary, Error> {
+        let KnownMembers { peers } = self.known_peers().await?;
+        let living = |view: View<'_>, now| {
+            let pings = view.metrics(now, PING).filter(|(_, ping)| ping.metric.valid);
+            pings.map(|(peer, _)| peer.clone()).collect::<BTreeSet<PeerId>>()
+        };
+        let living = self.view(living).await?;
+        let mut problems = Vec::new();
+        let named = |peer: &PeerId, found: OwnProblem| api::Problem {
+            severity: if found.is_error { "error" } else { "warning" }.to_owned(),
+            peer: peer.to_string(),
+            peername: peers
+                .get(peer)
+                .map(|known| known.peername.clone())
+                .unwrap_or_default(),
+            problem: found.text,
+        };
+        let mut answers = std::pin::pin!(concurrently(
+            peers
+                .keys()
+                .map(|peer| async move { (peer, self.problems_of(peer).await) })
+        ));
+        while let Some((peer, answer)) = answers.next().await {
+            let found = match answer {
+                Ok(found) => found,
+                Err(_) if !living.contains(peer) => {
+                    let why =
+                        "it is down: it sends no metrics. Start it, or remove it if it is gone for good";
+                    vec![OwnProblem::error(why)]
+                }
+                Err(error) => vec![OwnProblem::error(format!(
+                    "it does not report its problems: {error}"
+                ))],
+            };
+            problems.extend(found.into_iter().map(|found| named(peer, found)));
+        }
+        for alert in self.alerts().await? {
+            let Ok(peer) = alert.metric.peer.parse::<PeerId>() else {
+                continue;
+            };
+            if living.contains(&peer) {
+                let why = format!(
+                    "its metric {:?} has expired: it is not measured any more",
+                    alert.metric.name
+                );
+                problems.push(named(&peer, OwnProblem::warning(why)));
+            }
+        }
+        if let Some(counts) = pin_counts().filter(|counts| counts.under_replicated > 0) {
+            problems.push(api::Problem {
+                severity: "error".to_owned(),
+                problem: missing_copies(counts.under_replicated),
+                ..api::Problem::default()
+            });
+        }
+        problems.sort();
+        problems.dedup();
+        Ok(api::HealthSummary {
+            healthy: problems.is_empty(),
+            peers: peers.len() as u64,
+            problems,
+        })
+    }
+
+    async fn problems_of(&self, peer: &PeerId) -> Result<Vec<OwnProblem>, Error> {
+        if *peer == self.inner.config.peer {
+            return self.own_problems().await;
+        }
+        let mut channel = rpc::call(&self.inner.net, peer, &Call::Problems).await?;
+        match rpc::next(&mut channel, peer, self.inner.answer_timeout).await? {
+            Some(Answer::Problems(mut found)) => {
+                found.truncate(PROBLEMS_MAX);
+                Ok(found)
+            }
+            Some(_) | None => Err(rpc::unexpected(peer)),
+        }
+    }
+
+    /// Returns the problems of this peer.
+    pub(super) async fn own_problems(&self) -> Result<Vec<OwnProblem>, Error> {
+        let mut found = Vec::new();
+        let (consensus, blocked) = self
+            .view(|view, _| (consensus_problem(&view), view.blocked().pins))
+            .await?;
+        found.extend(consensus.map(OwnProblem::error));
+        let ipfs = self.ipfs_identity().await;
+        if ipfs.error.is_empty() {
+            let stat = self.own_repository(false).await;
+            found.extend(stat.ok().and_then(|stat| fullness(stat.size, stat.storage_max)));
+        } else {
+            let why = format!("its IPFS node does not answer: {}", ipfs.error);
+            found.push(OwnProblem::error(why));
+        }
+        if blocked > 0 {
+            let why =
+                format!("its drain is blocked: {blocked} pins cannot move, because too few peers have room");
+            found.push(OwnProblem::warning(why));
+        }
+        found.extend(pin_counts().iter().flat_map(failed_pins));
+        Ok(found)
+    }
+}
+
+impl OwnProblem {
+    fn error(text: impl Into<String>) -> Self {
+        Self {
+            is_error: true,
+            text: text.into(),
+        }
+    }
+
+    fn warning(text: impl Into<String>) -> Self {
+        Self {
+            is_error: false,
+            text: text.into(),
+        }
+    }
+}
+
+fn missing_copies(pins: u64) -> String {
+    let (have, lists) = (
+        plural(pins, "pin has", "pins have"),
+        "\"pin ls --under-replicated\" lists them",
+    );
+    format!(
+        "{have} fewer copies at living peers than the minimum. They are repaired after the grace period, if \
+         enough peers have room: {lists}"
+    )
+}
+
+fn plural(count: u64, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
+/// Returns the problem of a repository that is nearly full.
+fn fullness(size: u64, max: u64) -> Option<OwnProblem> {
+    let percent = u64::try_from(u128::from(size) * 100 / u128::from(max.max(1))).unwrap_or(u64::MAX);
+    if percent < NEARLY_FULL {
+        return None;
+    }
+    let why = format!(
+        "its repository is {percent} % full: {size} of {max} bytes. Unpin content and collect garbage, or \
+         raise its maximum"
+    );
+    Some(match percent {
+        FULL.. => OwnProblem::error(why),
+        _ => OwnProblem::warning(why),
+    })
+}
+
+/// Returns the problems of the pins of a peer.
+fn failed_pins(counts: &PinCounts) -> Vec<OwnProblem> {
+    let mut found = Vec::new();
+    let minutes = |age: Duration| age.as_secs() / 60;
+    if counts.pin_error > 0 {
+        found.push(OwnProblem::error(format!(
+            "{} failed, the oldest was requested {} minutes ago. They are retried: \"status --filter \
+             pin_error\" shows the reasons",
+            plural(counts.pin_error, "pin", "pins"),
+            minutes(counts.oldest_failing)
+        )));
+    }
+    if counts.lost > 0 {
+        found.push(OwnProblem::error(format!(
+            "{} missing at its IPFS node, and pinned again: \"status --filter unexpectedly_unpinned\" shows \
+             them",
+            plural(counts.lost, "pin is", "pins are")
+        )));
+    }
+    if counts.unpin_error > 0 {
+        found.push(OwnProblem::warning(format!(
+            "{} failed. They are retried: \"status --filter unpin_error\" shows the reasons",
+            plural(counts.unpin_error, "unpin", "unpins")
+        )));
+    }
+    if counts.pin_queued > 0 && counts.oldest_queued >= QUEUED_MAX {
+        found.push(OwnProblem::warning(format!(
+            "{} queued, the oldest for {} minutes: its IPFS node is slow, or content cannot be found",
+            plural(counts.pin_queued, "pin is", "pins are"),
+            minutes(counts.oldest_queued)
+        )));
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_counts_as_full_by_its_share() {
+        assert_eq!(fullness(89, 100), None);
+        assert_eq!(fullness(0, 0), None);
+        assert_eq!(fullness(5, u64::MAX), None, "without a limit");
+        assert!(!fullness(90, 100).unwrap().is_error);
+        assert!(fullness(95, 100).unwrap().is_error);
+    }
+
+    #[test]
+    fn failed_pins_are_errors_and_a_stuck_queue_is_a_warning() {
+        let counts = PinCounts {
+            pin_error: 1,
+            pin_queued: 7,
+            oldest_queued: QUEUED_MAX,
+            oldest_failing: Duration::from_secs(120),
+            ..PinCounts::default()
+        };
+        let found = failed_pins(&counts);
+        assert!(
+            found[0].is_error
+                && found[0]
+                    .text
+                    .starts_with("1 pin failed, the oldest was requested 2 minutes")
+        );
+        assert!(
+            !found[1].is_error
+                && found[1]
+                    .text
+                    .starts_with("7 pins are queued, the oldest for 60 minutes")
+        );
+        assert_eq!(found.len(), 2);
+        let fresh = PinCounts {
+            pin_queued: 7,
+            ..PinCounts::default()
+        };
+        assert_eq!(failed_pins(&fresh), []);
+    }
+}
