@@ -3,8 +3,11 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"reflect"
+	"strconv"
 	"strings"
 
 	"helm.sh/helm/v3/pkg/chart"
@@ -16,6 +19,7 @@ import (
 	apps "k8s.io/api/apps/v1"
 	core "k8s.io/api/core/v1"
 	policy "k8s.io/api/policy/v1"
+	rbac "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -71,13 +75,14 @@ func check(folder string) error {
 			"metrics":      values{"enabled": false},
 			"antiAffinity": false,
 		}),
+		"no drain": given(values{"drainOnScaleDown": values{"enabled": false}}),
 	}
 	for name, given := range accepted {
 		rendered, err := render(loaded, given)
 		if err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
-		if err := decode(rendered); err != nil {
+		if err := decode(rendered, name != "no drain"); err != nil {
 			return fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -87,6 +92,7 @@ func check(folder string) error {
 		"unknown value":    given(values{"replica": 3}),
 		"unknown variable": given(values{"settings": values{"PATH": "/"}}),
 		"no peers":         given(values{"replicas": 0}),
+		"no time to drain": given(values{"drainOnScaleDown": values{"seconds": 0}}),
 	}
 	for name, given := range refused {
 		if _, err := render(loaded, given); err == nil {
@@ -107,8 +113,10 @@ func render(loaded *chart.Chart, given values) (map[string]string, error) {
 }
 
 // decode reads each object strictly, and checks what refers to each other.
-func decode(rendered map[string]string) error {
-	var sets int
+func decode(rendered map[string]string, drains bool) error {
+	var sets []*apps.StatefulSet
+	accounts, roles := map[string]bool{}, map[string]*rbac.Role{}
+	var bindings []*rbac.RoleBinding
 	for file, text := range rendered {
 		if !strings.HasSuffix(file, ".yaml") {
 			continue
@@ -124,29 +132,89 @@ func decode(rendered map[string]string) error {
 			var into any
 			switch kind.Kind {
 			case "StatefulSet":
-				sets++
-				into = &apps.StatefulSet{}
+				set := &apps.StatefulSet{}
+				sets = append(sets, set)
+				into = set
 			case "Service":
 				into = &core.Service{}
 			case "Secret":
 				into = &core.Secret{}
 			case "PodDisruptionBudget":
 				into = &policy.PodDisruptionBudget{}
+			case "ServiceAccount":
+				into = &core.ServiceAccount{}
+			case "Role":
+				into = &rbac.Role{}
+			case "RoleBinding":
+				binding := &rbac.RoleBinding{}
+				bindings = append(bindings, binding)
+				into = binding
 			default:
 				return fmt.Errorf("%s: unexpected kind %q", file, kind.Kind)
 			}
 			if err := yaml.UnmarshalStrict([]byte(object), into); err != nil {
 				return fmt.Errorf("%s: %w", file, err)
 			}
-			if set, ok := into.(*apps.StatefulSet); ok {
-				if err := checkPods(set); err != nil {
+			switch object := into.(type) {
+			case *apps.StatefulSet:
+				if err := checkPods(object); err != nil {
 					return fmt.Errorf("%s: %w", file, err)
 				}
+			case *core.ServiceAccount:
+				accounts[object.Name] = true
+			case *rbac.Role:
+				roles[object.Name] = object
 			}
 		}
 	}
-	if sets != 1 {
-		return fmt.Errorf("%d StatefulSets", sets)
+	if len(sets) != 1 {
+		return fmt.Errorf("%d StatefulSets", len(sets))
+	}
+	if !drains {
+		if len(accounts)+len(roles)+len(bindings) > 0 || sets[0].Spec.Template.Spec.ServiceAccountName != "" {
+			return errors.New("rights in the API of Kubernetes that are not needed")
+		}
+		return nil
+	}
+	return checkDrain(sets[0], accounts, roles, bindings)
+}
+
+// checkDrain checks that the hook of the peer may read its own StatefulSet, and nothing else.
+func checkDrain(
+	set *apps.StatefulSet, accounts map[string]bool, roles map[string]*rbac.Role, bindings []*rbac.RoleBinding,
+) error {
+	pod := set.Spec.Template.Spec
+	if !accounts[pod.ServiceAccountName] || len(bindings) != 1 || len(roles) != 1 {
+		return errors.New("the pods have no ServiceAccount of their own with one Role")
+	}
+	subject := bindings[0].Subjects[0]
+	if subject.Kind != "ServiceAccount" || subject.Name != pod.ServiceAccountName || subject.Namespace != "default" {
+		return fmt.Errorf("the Role is bound to %v", subject)
+	}
+	role := roles[bindings[0].RoleRef.Name]
+	wanted := []rbac.PolicyRule{{
+		APIGroups: []string{"apps"}, Resources: []string{"statefulsets"}, ResourceNames: []string{set.Name}, Verbs: []string{"get"},
+	}}
+	if role == nil || !reflect.DeepEqual(role.Rules, wanted) {
+		return fmt.Errorf("the Role permits %v", role)
+	}
+	hook := pod.Containers[0].Lifecycle.PreStop.Exec.Command
+	if len(hook) != 7 || hook[4] != set.Name || !strings.Contains(hook[2], "peers drain") {
+		return fmt.Errorf("the hook of the peer is %q", hook)
+	}
+	seconds, err := strconv.ParseInt(hook[5], 10, 64)
+	if err != nil || *pod.TerminationGracePeriodSeconds < seconds+120 {
+		return fmt.Errorf("the pod has %d seconds, the hook %s", *pod.TerminationGracePeriodSeconds, hook[5])
+	}
+	for _, container := range pod.Containers[1:] {
+		for _, mount := range container.VolumeMounts {
+			if strings.HasPrefix(mount.MountPath, "/var/run/secrets") {
+				return fmt.Errorf("%s has a token of Kubernetes", container.Name)
+			}
+		}
+		if container.Lifecycle == nil {
+			return fmt.Errorf("%s ends before the peer", container.Name)
+		}
 	}
 	return nil
 }
@@ -156,6 +224,9 @@ func checkPods(set *apps.StatefulSet) error {
 	volumes := map[string]bool{}
 	for _, claim := range set.Spec.VolumeClaimTemplates {
 		volumes[claim.Name] = true
+	}
+	for _, volume := range set.Spec.Template.Spec.Volumes {
+		volumes[volume.Name] = true
 	}
 	for _, container := range set.Spec.Template.Spec.Containers {
 		ports := map[string]bool{}

@@ -48,6 +48,8 @@ mod pinning;
 mod pinning_service;
 #[path = "it/proxy.rs"]
 mod proxy;
+#[path = "it/scale_down.rs"]
+mod scale_down;
 #[path = "it/security.rs"]
 mod security;
 #[path = "it/sizes.rs"]
