@@ -25,11 +25,15 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     for address in node.id().addresses.iter().take(1) {
         println!("{address}");
     }
-    let interrupted = async {
-        // Without the signal the process can only be killed.
-        let _ = tokio::signal::ctrl_c().await;
+    let requested = node.shutdown_requested();
+    let ended = async {
+        tokio::select! {
+            // Without the signal the process can only be killed, or ended by a client.
+            _ = tokio::signal::ctrl_c() => {}
+            () = requested => {}
+        }
     };
-    api::serve(node.clone(), listener.try_into()?, interrupted).await;
+    api::serve(node.clone(), listener.try_into()?, ended).await;
     node.shutdown().await;
     Ok(())
 }

@@ -13,6 +13,7 @@ mod commands;
 mod config;
 mod dags;
 mod diag;
+mod exchange;
 mod files;
 mod gzip;
 mod info;

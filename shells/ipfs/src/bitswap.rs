@@ -184,6 +184,16 @@ impl Bitswap {
         lock(&self.shared.state).wants.has_targets()
     }
 
+    /// Returns the CIDs of the blocks that this node waits for.
+    pub(crate) fn wantlist(&self) -> Vec<Cid> {
+        lock(&self.shared.state).wants.cids()
+    }
+
+    /// Returns the CIDs of the blocks that a peer wants and this node lacks, as far as they are recorded.
+    pub(crate) fn wantlist_of(&self, peer: &PeerId) -> Vec<Cid> {
+        lock(&self.shared.state).ledger.wants_of(peer)
+    }
+
     /// Returns whether blocks are expected from a peer or by it.
     pub(crate) fn is_in_use(&self, peer: &PeerId) -> bool {
         let state = lock(&self.shared.state);

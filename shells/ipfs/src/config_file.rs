@@ -1,5 +1,6 @@
 //! Settings that clients of the API change at run time, saved in the file `config.json` of the node's folder:
-//! the bootstrap peers, which replace those of the node's settings, and peers that stay connected.
+//! the bootstrap peers, which replace those of the node's settings, peers that stay connected, and the size
+//! above which directories are sharded.
 //!
 //! The file has the shape of Kubo's configuration. Everything else is configured where the node is started.
 
@@ -23,6 +24,11 @@ pub(crate) const PEERINGS_MAX: usize = 256;
 /// Limit on the bytes of one address.
 const ADDRESS_BYTES_MAX: usize = 1024;
 
+/// Default size of a directory above which it is sharded, and limit on that size, in bytes: the block of a
+/// larger directory might be too large to be exchanged.
+const HAMT_THRESHOLD: u64 = 256 << 10;
+const HAMT_THRESHOLD_MAX: u64 = 1 << 20;
+
 /// Peers that stay connected, with their addresses.
 pub(crate) type Peerings = BTreeMap<PeerId, Vec<Multiaddr>>;
 
@@ -34,6 +40,52 @@ struct Saved {
     bootstrap: Option<Vec<Multiaddr>>,
     #[serde(skip_serializing_if = "SavedPeering::is_empty")]
     peering: SavedPeering,
+    #[serde(skip_serializing_if = "SavedImport::is_empty")]
+    import: SavedImport,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct SavedImport {
+    /// Size with a unit, as the client wrote it.
+    #[serde(rename = "UnixFSHAMTDirectorySizeThreshold")]
+    hamt_threshold: Option<String>,
+}
+
+impl SavedImport {
+    fn is_empty(&self) -> bool {
+        self.hamt_threshold.is_none()
+    }
+
+    /// Returns the size in bytes.
+    fn hamt_threshold(&self) -> Result<u64, Error> {
+        let Some(text) = &self.hamt_threshold else {
+            return Ok(HAMT_THRESHOLD);
+        };
+        parse_size(text)
+            .filter(|size| *size <= HAMT_THRESHOLD_MAX)
+            .ok_or_else(|| {
+                Error::invalid(format!(
+                    "invalid size {text:?}: directories can be sharded above at most \"1MiB\""
+                ))
+            })
+    }
+}
+
+/// Parses a whole number of bytes with an optional unit, decimal like `kB` or binary like `KiB`.
+fn parse_size(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let scale: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "k" | "kb" => 1_000,
+        "ki" | "kib" => 1 << 10,
+        "m" | "mb" => 1_000_000,
+        "mi" | "mib" => 1 << 20,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(scale)
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -86,6 +138,8 @@ struct State {
     configured: Vec<Multiaddr>,
     /// Peers that stay connected: saved ones, and those of this run.
     peerings: Peerings,
+    /// Size of a directory above which it is sharded, in bytes.
+    hamt_threshold: u64,
 }
 
 fn read(path: &Path) -> Result<Saved, Error> {
@@ -145,6 +199,9 @@ impl ConfigFile {
     /// [`Error::Damaged`] if the file is invalid; it cannot be read.
     pub(crate) fn open(folder: &Path, configured: Vec<Multiaddr>) -> Result<ConfigFile, Error> {
         let saved = read(&folder.join(FILE))?;
+        let hamt_threshold = saved.import.hamt_threshold().map_err(|error| {
+            Error::Damaged(format!("{} is invalid: {error}", folder.join(FILE).display()))
+        })?;
         let peers = saved.peering.peers.iter();
         let peerings = peers.map(|it| (it.peer, it.addresses.clone())).collect();
         if saved.bootstrap.as_ref().is_some_and(|list| *list != configured) {
@@ -159,6 +216,7 @@ impl ConfigFile {
                 saved,
                 configured,
                 peerings,
+                hamt_threshold,
             }),
         })
     }
@@ -252,6 +310,34 @@ impl ConfigFile {
         Ok(dropped)
     }
 
+    /// Returns the size of a directory above which it is sharded, in bytes.
+    pub(crate) fn hamt_threshold(&self) -> u64 {
+        lock(&self.state).hamt_threshold
+    }
+
+    /// Returns that size as a client has set it.
+    pub(crate) fn saved_hamt_threshold(&self) -> Option<String> {
+        lock(&self.state).saved.import.hamt_threshold.clone()
+    }
+
+    /// Sets that size, or with `None` the default, and saves it. Blocks the thread.
+    ///
+    /// # Errors
+    /// The text is not a size, or one above the limit; the file cannot be written.
+    pub(crate) fn save_hamt_threshold(&self, text: Option<String>) -> Result<(), Error> {
+        let import = SavedImport { hamt_threshold: text };
+        let bytes = import.hamt_threshold()?;
+        let mut state = lock(&self.state);
+        let saved = Saved {
+            import,
+            ..state.saved.clone()
+        };
+        self.write(&saved)?;
+        state.saved = saved;
+        state.hamt_threshold = bytes;
+        Ok(())
+    }
+
     fn write(&self, saved: &Saved) -> Result<(), Error> {
         let path = self.folder.join(FILE);
         let text = serde_json::to_vec_pretty(saved).map_err(|error| Error::Damaged(error.to_string()))?;
@@ -327,5 +413,25 @@ mod tests {
         assert_eq!(file.peerings(), Peerings::from([(saved, entry.addresses)]));
         assert_eq!(file.save_peerings(Vec::new()).unwrap(), [saved]);
         assert_eq!(file.saved_peerings(), []);
+    }
+
+    #[test]
+    fn the_size_of_unsharded_directories_is_saved_and_limited() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = ConfigFile::open(folder.path(), Vec::new()).unwrap();
+        assert_eq!(file.hamt_threshold(), HAMT_THRESHOLD);
+        for (text, bytes) in [("1B", 1), ("7", 7), ("1 MiB", 1 << 20), ("2kB", 2000)] {
+            file.save_hamt_threshold(Some(text.to_owned())).unwrap();
+            assert_eq!(file.hamt_threshold(), bytes, "{text}");
+        }
+        for text in ["", "KiB", "-1", "1 MiB 1", "2MiB", "99999999999999999999"] {
+            assert!(file.save_hamt_threshold(Some(text.to_owned())).is_err(), "{text}");
+        }
+        let file = ConfigFile::open(folder.path(), Vec::new()).unwrap();
+        assert_eq!(file.hamt_threshold(), 2000);
+        assert_eq!(file.saved_hamt_threshold().as_deref(), Some("2kB"));
+        file.save_hamt_threshold(None).unwrap();
+        let file = ConfigFile::open(folder.path(), Vec::new()).unwrap();
+        assert_eq!(file.hamt_threshold(), HAMT_THRESHOLD);
     }
 }

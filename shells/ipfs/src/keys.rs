@@ -1,6 +1,10 @@
 //! Private keys of IPNS names: the node's own, called `self`, and those that users create or import, one per
 //! file in the folder `keys` of the node's folder. Functions block the thread for disk access.
 
+mod private;
+
+pub(crate) use private::{PrivateKey, RSA_SIZE};
+
 use crate::Error;
 use libp2p::PeerId;
 use libp2p::identity::Keypair;
@@ -17,11 +21,6 @@ const KEYS_MAX: usize = 4096;
 const NAME_MAX: usize = 128;
 /// Maximum length of a key file, in bytes: an RSA key of 8192 bits has fewer than 5,000.
 pub(crate) const KEY_MAX: usize = 16 * 1024;
-
-/// Header of an Ed25519 key in PKCS #8 (RFC 8410), before its 32 bytes.
-const PKCS8_ED25519: &[u8] = &[
-    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
-];
 
 /// A key, without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,13 +92,18 @@ impl Keys {
         if name == SELF {
             return Ok(Some(self.own.clone()));
         }
+        Ok(self.read(name)?.map(|key| key.pair))
+    }
+
+    /// Reads the file of a key.
+    fn read(&self, name: &str) -> Result<Option<PrivateKey>, Error> {
         let path = self.path(name);
         let bytes = match std::fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(self.failed("reading", error)),
         };
-        let key = Keypair::from_protobuf_encoding(&bytes);
+        let key = PrivateKey::from_protobuf(bytes);
         let key =
             key.map_err(|error| Error::Damaged(format!("{} is not a private key: {error}", path.display())));
         key.map(Some)
@@ -124,7 +128,7 @@ impl Keys {
     }
 
     /// Stores a new key.
-    pub(crate) fn add(&self, name: &str, key: &Keypair) -> Result<NamedKey, Error> {
+    pub(crate) fn add(&self, name: &str, key: &PrivateKey) -> Result<NamedKey, Error> {
         let _changing = crate::store::lock(&self.changing);
         if self.find(name)?.is_some() {
             return Err(Error::invalid(format!("key with name '{name}' already exists")));
@@ -135,21 +139,19 @@ impl Keys {
         self.save(name, key)
     }
 
-    fn save(&self, name: &str, key: &Keypair) -> Result<NamedKey, Error> {
+    fn save(&self, name: &str, key: &PrivateKey) -> Result<NamedKey, Error> {
         if name.is_empty() || name.len() > NAME_MAX {
             return Err(Error::invalid(format!(
                 "the name of a key has 1 to {NAME_MAX} bytes, not {}",
                 name.len()
             )));
         }
-        let bytes = key.to_protobuf_encoding();
-        let bytes = bytes.map_err(|error| Error::invalid(format!("this key cannot be stored: {error}")))?;
         std::fs::create_dir_all(&self.folder).map_err(|error| self.failed("writing", error))?;
-        let saved = crate::swarm::save_private(&self.folder, &self.path(name), &bytes);
+        let saved = crate::swarm::save_private(&self.folder, &self.path(name), key.as_protobuf());
         saved.map_err(|error| self.failed("writing", error))?;
         Ok(NamedKey {
             name: name.to_owned(),
-            id: key.public().to_peer_id(),
+            id: key.id(),
         })
     }
 
@@ -162,8 +164,8 @@ impl Keys {
             return Err(Error::invalid("cannot overwrite key with name 'self'"));
         }
         let _changing = crate::store::lock(&self.changing);
-        let key = self.find(old)?.ok_or_else(|| unknown(old))?;
-        let id = key.public().to_peer_id();
+        let key = self.read(old)?.ok_or_else(|| unknown(old))?;
+        let id = key.id();
         let overwrites = old != new && self.find(new)?.is_some();
         if overwrites && !force {
             return Err(Error::invalid(format!("key with name '{new}' already exists")));
@@ -183,11 +185,11 @@ impl Keys {
             return Err(Error::invalid("cannot remove key with name 'self'"));
         }
         let _changing = crate::store::lock(&self.changing);
-        let key = self.find(name)?.ok_or_else(|| unknown(name))?;
+        let key = self.read(name)?.ok_or_else(|| unknown(name))?;
         self.delete(name)?;
         Ok(NamedKey {
             name: name.to_owned(),
-            id: key.public().to_peer_id(),
+            id: key.id(),
         })
     }
 
@@ -198,41 +200,6 @@ impl Keys {
 
 fn unknown(name: &str) -> Error {
     Error::invalid(format!("no key named {name} was found"))
-}
-
-/// Reads a private key in libp2p's protobuf encoding, or an Ed25519 key in PKCS #8 and PEM.
-pub(crate) fn parse_private(bytes: &[u8], pem: bool) -> Result<Keypair, Error> {
-    if !pem {
-        return Keypair::from_protobuf_encoding(bytes).map_err(|error| {
-            let format = "libp2p-protobuf-cleartext";
-            Error::invalid(match bytes.starts_with(b"-----BEGIN") {
-                true => format!(
-                    "unexpected PEM block for format={format}: try again with format=pem-pkcs8-cleartext"
-                ),
-                false => format!("unable to unmarshall format={format}: {error}"),
-            })
-        });
-    }
-    let text = std::str::from_utf8(bytes).ok();
-    let body = text
-        .and_then(|text| text.split_once("-----BEGIN PRIVATE KEY-----"))
-        .and_then(|(_, rest)| rest.split_once("-----END PRIVATE KEY-----"))
-        .map(|(body, _)| body.split_whitespace().collect::<String>())
-        .ok_or_else(|| Error::invalid("PEM block PRIVATE KEY not found in input data"))?;
-    let der = Base::Base64Pad.decode(body);
-    let der = der.map_err(|error| Error::invalid(format!("parsing PKCS8 format: {error}")))?;
-    match der.strip_prefix(PKCS8_ED25519) {
-        Some(secret) => Keypair::ed25519_from_bytes(secret.to_vec())
-            .map_err(|error| Error::invalid(format!("parsing PKCS8 format: {error}"))),
-        None => {
-            let mut der = der;
-            Keypair::rsa_from_pkcs8(&mut der).map_err(|error| {
-                Error::invalid(format!(
-                    "parsing PKCS8 format: neither an Ed25519 key nor a usable RSA key: {error}"
-                ))
-            })
-        }
-    }
 }
 
 #[cfg(test)]
@@ -248,13 +215,15 @@ mod tests {
     #[test]
     fn keys_are_kept_renamed_and_removed() {
         let (folder, keys) = keys();
-        let key = Keypair::generate_ed25519();
+        let key = PrivateKey::generate_ed25519().unwrap();
         let added = keys.add("a/b ä", &key).unwrap();
         assert!(keys.add("a/b ä", &key).is_err());
         let again = Keys::new(folder.path(), keys.own.clone());
         let names: Vec<String> = again.list().unwrap().into_iter().map(|key| key.name).collect();
         assert_eq!(names, [SELF, "a/b ä"]);
-        let other = keys.add("other", &Keypair::generate_ed25519()).unwrap();
+        let other = keys
+            .add("other", &PrivateKey::generate_ed25519().unwrap())
+            .unwrap();
         assert!(keys.rename("other", "a/b ä", false).is_err());
         let (renamed, overwrote) = keys.rename("other", "a/b ä", true).unwrap();
         assert_eq!((renamed.id, overwrote), (other.id, true));
@@ -270,26 +239,7 @@ mod tests {
             assert!(refused.unwrap_err().to_string().contains("'self'"));
         }
         assert!(keys.remove(SELF).unwrap_err().to_string().contains("'self'"));
-        let long = "n".repeat(NAME_MAX + 1);
-        assert!(keys.add(&long, &Keypair::generate_ed25519()).is_err());
-    }
-
-    #[test]
-    fn private_keys_are_read_from_protobuf_and_pem() {
-        let key = Keypair::generate_ed25519();
-        let protobuf = key.to_protobuf_encoding().unwrap();
-        let read = parse_private(&protobuf, false).unwrap();
-        assert_eq!(read.public(), key.public());
-        let secret = key.clone().try_into_ed25519().unwrap().secret();
-        let der = [PKCS8_ED25519, secret.as_ref()].concat();
-        let body = Base::Base64Pad.encode(der);
-        let pem = format!("-----BEGIN PRIVATE KEY-----\n{body}\n-----END PRIVATE KEY-----\n");
-        assert_eq!(
-            parse_private(pem.as_bytes(), true).unwrap().public(),
-            key.public()
-        );
-        let advice = parse_private(pem.as_bytes(), false).unwrap_err().to_string();
-        assert!(advice.contains("pem-pkcs8-cleartext"), "{advice}");
-        assert!(parse_private(b"garbage", true).is_err());
+        let (long, key) = ("n".repeat(NAME_MAX + 1), PrivateKey::generate_ed25519().unwrap());
+        assert!(keys.add(&long, &key).is_err());
     }
 }

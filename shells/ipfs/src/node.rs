@@ -455,6 +455,16 @@ impl Node {
         self.inner.network.bitswap.stat()
     }
 
+    /// Returns the CIDs of the blocks that this node waits for.
+    pub(crate) fn wantlist(&self) -> Vec<Cid> {
+        self.inner.network.bitswap.wantlist()
+    }
+
+    /// Returns the CIDs of the blocks that a connected node wants and this one lacks, at most 1024.
+    pub(crate) fn wantlist_of(&self, peer: &PeerId) -> Vec<Cid> {
+        self.inner.network.bitswap.wantlist_of(peer)
+    }
+
     /// Creates a reader of local blocks and, unless offline, of other peers' blocks. Its reads share a
     /// session.
     pub(crate) fn reader(&self) -> Reader {

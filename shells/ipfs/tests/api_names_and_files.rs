@@ -71,7 +71,7 @@ async fn keys_are_created_listed_renamed_and_removed() {
     );
     assert!(refused(&served, "key/gen?arg=self").await.contains("'self'"));
     assert!(
-        refused(&served, "key/gen?arg=two&type=rsa")
+        refused(&served, "key/gen?arg=two&type=secp256k1")
             .await
             .contains("ed25519")
     );
@@ -103,6 +103,71 @@ async fn keys_are_created_listed_renamed_and_removed() {
         "{}",
         imported.text()
     );
+}
+
+#[tokio::test]
+async fn rsa_keys_are_created_renamed_and_publish_names() {
+    let served = Served::start().await;
+    let cid = add(&served, "published\n").await;
+    let key = ok(&served, "key/gen?arg=old&type=rsa&size=2048").await;
+    let id = key["Id"].as_str().unwrap();
+    assert!(id.starts_with("k2k4"), "{id}");
+    assert!(
+        refused(&served, "key/gen?arg=small&type=rsa&size=1024")
+            .await
+            .contains("2048")
+    );
+    ok(&served, "key/rename?arg=old&arg=new").await;
+    let published = ok(
+        &served,
+        &format!("name/publish?arg={cid}&key=new&allow-offline=true"),
+    )
+    .await;
+    assert_eq!(published["Name"], id);
+    let resolved = ok(&served, &format!("name/resolve?arg={id}")).await;
+    assert_eq!(resolved["Path"], format!("/ipfs/{cid}"));
+}
+
+#[tokio::test]
+async fn directories_above_the_configured_size_are_sharded() {
+    let served = Served::start().await;
+    let link = async |folder: &str| {
+        done(&served, &format!("files/mkdir?arg={folder}")).await;
+        let answer = served
+            .upload(
+                &format!("files/write?arg={folder}/name&create=true"),
+                &[("data", OCTETS, b"content")],
+            )
+            .await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let root = ok(&served, &format!("files/stat?arg={folder}")).await;
+        let node = ok(
+            &served,
+            &format!("dag/get?arg={}", root["Hash"].as_str().unwrap()),
+        )
+        .await;
+        node["Links"][0]["Name"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(link("/small").await, "name");
+    for key in [
+        "Import.UnixFSHAMTDirectorySizeThreshold",
+        "Internal.UnixFSShardingSizeThreshold",
+    ] {
+        ok(&served, &format!("config?arg={key}&arg=1B")).await;
+        // The name in a shard follows two digits of its hash.
+        let sharded = link(&format!("/{key}")).await;
+        assert!(
+            sharded.len() == "00name".len() && sharded.ends_with("name"),
+            "{sharded}"
+        );
+        ok(&served, &format!("config?arg={key}&arg=null&json=true")).await;
+    }
+    assert_eq!(link("/again").await, "name");
+    refused(
+        &served,
+        "config?arg=Import.UnixFSHAMTDirectorySizeThreshold&arg=2MiB",
+    )
+    .await;
 }
 
 #[tokio::test]

@@ -383,8 +383,8 @@ async fn settings_are_read_by_key_and_those_of_service_json_cannot_be_set() {
         ),
         (
             "arg=Bananas&arg=1",
-            "cannot set \"Bananas\": the embedded node has no such setting; it is configured in \
-             service.json, and only Bootstrap and Peering.Peers can be set here",
+            "failed to set config value: Bananas not found: the embedded node is configured in service.json, \
+             and only Bootstrap, Peering.Peers and Import.UnixFSHAMTDirectorySizeThreshold can be set here",
         ),
     ] {
         let refused = served.post(&format!("config?{query}")).await;
@@ -440,6 +440,42 @@ async fn id_of_a_connected_node_is_its_own_answer() {
     let peers = served.post("swarm/peers?verbose=true").await.json();
     assert_eq!(peers["Peers"][0]["Latency"], "n/a");
     assert!(served.post("swarm/peers").await.json()["Peers"][0]["Latency"].is_null());
+}
+
+#[tokio::test]
+async fn wantlists_name_the_blocks_that_a_node_or_its_peer_waits_for() {
+    const ABSENT: &str = "QmUBdnXXPyoDFXj3Hj39dNJ5VkN3QFRskXxcGaYFBB8CNR";
+    let (served, other) = (Served::start().await, Served::start().await);
+    let wanted = async |at: &Served, query: &str| {
+        let answer = at.post(&format!("bitswap/wantlist{query}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["Keys"].clone()
+    };
+    let until = async |at: &Served, query: &str, expected: serde_json::Value| {
+        while wanted(at, query).await != expected {
+            tokio::task::yield_now().await;
+        }
+    };
+    served
+        .node
+        .connect(other.node.id().addresses[0].clone())
+        .await
+        .unwrap();
+    let peer = format!("?peer={}", served.node.id().peer_id);
+    let path = format!("block/get?arg={ABSENT}");
+    tokio::select! {
+        answer = served.post(&path) => panic!("{}", answer.text()),
+        () = until(&served, "", json!([{"/": ABSENT}])) => {}
+    }
+    // A dropped request wants nothing.
+    until(&served, "", json!([])).await;
+    tokio::select! {
+        answer = served.post(&path) => panic!("{}", answer.text()),
+        () = until(&other, &peer, json!([{"/": ABSENT}])) => {}
+    }
+    assert_eq!(wanted(&other, "").await, json!([]));
+    until(&other, &peer, json!([])).await;
+    assert_eq!(served.post("bitswap/wantlist?peer=x").await.status, 500);
 }
 
 /// Expected answers: Kubo 0.40, `core/commands/swarm.go`, `core/coreapi/swarm.go`.

@@ -7,8 +7,8 @@ use serde::Serialize;
 use super::reply::Reply;
 use super::request::Call;
 use super::{
-    add, blocks, cids, config, dags, diag, files, info, keys, mfs, names, network, pins, provide, repo,
-    request_log, routing,
+    add, blocks, cids, config, dags, diag, exchange, files, info, keys, mfs, names, network, pins, provide,
+    repo, request_log, routing,
 };
 use crate::unixfs::Name;
 
@@ -192,8 +192,9 @@ static COMMANDS: &[Command] = &[
     command!("swarm/addrs/local", [], info::swarm_addrs_local, [["id"] Bool]),
     command!("swarm/addrs/listen", [], info::swarm_addrs_local, [["id"] Bool]),
     command!("resolve", ["name"], info::resolve, [["recursive", "r"] Bool]),
-    command!("bitswap/stat", [], info::bitswap_stat, [["verbose", "v"] Bool ["human"] Bool]),
-    command!("stats/bitswap", [], info::bitswap_stat, [["verbose", "v"] Bool ["human"] Bool]),
+    command!("bitswap/stat", [], exchange::stat, [["verbose", "v"] Bool ["human"] Bool]),
+    command!("stats/bitswap", [], exchange::stat, [["verbose", "v"] Bool ["human"] Bool]),
+    command!("bitswap/wantlist", [], exchange::wantlist, [["peer", "p"] Text]),
     command!("cid/format", ["cid"], cids::format, [["f"] Text ["v"] Text ["mc"] Text ["b"] Text]),
     command!("cid/base32", ["cid"], cids::base32, []),
     command!("cid/bases", [], cids::bases, [["prefix"] Bool ["numeric"] Bool]),

@@ -1,7 +1,7 @@
 //! The commands `config` and `config/show`: the effective settings that clients ask for.
 //!
-//! The bootstrap peers and the peers that stay connected can be set, and are saved by the node. Everything
-//! else is configured in `service.json`.
+//! The bootstrap peers, the peers that stay connected and the size above which directories are sharded can be
+//! set, and are saved by the node. Everything else is configured in `service.json`.
 
 use std::time::Duration;
 
@@ -78,6 +78,7 @@ fn settings(call: &Call) -> Result<Value, Failure> {
         "Discovery": { "MDNS": { "Enabled": network.lan_discovery && !network.private } },
         "HTTPRetrieval": { "Enabled": network.http_retrieval && !network.private },
         "Identity": { "PeerID": own.peer_id.to_string() },
+        "Import": { "UnixFSHAMTDirectorySizeThreshold": call.node.saved_hamt_threshold() },
         "Peering": { "Peers": call.node.saved_peerings() },
         "Provide": {
             "DHT": { "Interval": go_duration(network.provide_interval) },
@@ -160,15 +161,22 @@ async fn set(call: &Call, key: &str, value: &Value) -> Result<(), Failure> {
             let peers = peers.map_err(invalid)?.unwrap_or_default();
             Ok(call.node.save_peerings(peers).await?)
         }
+        // The second is its older name.
+        "import.unixfshamtdirectorysizethreshold" | "internal.unixfsshardingsizethreshold" => {
+            let text = serde_json::from_value::<Option<String>>(value.clone()).map_err(invalid)?;
+            Ok(call.node.save_hamt_threshold(text).await?)
+        }
         folded => {
             let known = IN_SERVICE_JSON.iter().find(|(kubo, _)| *kubo == folded);
             Err(Failure::failed(match known {
                 Some((_, own)) => format!(
                     "cannot set {key:?}: change ipfs_connector.embedded.{own} in service.json and restart"
                 ),
+                // Begins like Kubo's text.
                 None => format!(
-                    "cannot set {key:?}: the embedded node has no such setting; it is configured in \
-                     service.json, and only Bootstrap and Peering.Peers can be set here"
+                    "failed to set config value: {key} not found: the embedded node is configured in \
+                     service.json, and only Bootstrap, Peering.Peers and \
+                     Import.UnixFSHAMTDirectorySizeThreshold can be set here"
                 ),
             }))
         }

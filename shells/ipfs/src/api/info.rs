@@ -1,4 +1,4 @@
-//! Commands about the node and its peers: `id`, `version`, `swarm/…`, `resolve`, `bitswap/stat`.
+//! Commands about the node and its peers: `id`, `version`, `swarm/…`, `resolve`.
 
 use std::collections::BTreeMap;
 
@@ -281,34 +281,5 @@ pub(super) async fn resolve(call: Call) -> Result<Reply, Failure> {
         .collect();
     Reply::once(&Resolved {
         path: format!("/ipfs/{}{rest}", call.format_cid(&resolved.cid)),
-    })
-}
-
-#[derive(Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-struct BitswapStat {
-    wantlist: Vec<String>,
-    peers: Vec<String>,
-    blocks_received: u64,
-    data_received: u64,
-    dup_blks_received: u64,
-    dup_data_received: u64,
-    messages_received: u64,
-    blocks_sent: u64,
-    data_sent: u64,
-}
-
-/// Handles `bitswap/stat`: lists the peers of the exchange. Blocks are not counted.
-pub(super) async fn bitswap_stat(call: Call) -> Result<Reply, Failure> {
-    let peers = call
-        .node
-        .peers()
-        .await
-        .iter()
-        .map(|peer| peer.peer_id.to_string())
-        .collect();
-    Reply::once(&BitswapStat {
-        peers,
-        ..BitswapStat::default()
     })
 }

@@ -2,12 +2,11 @@
 
 use cluster_http::rpc::Failure;
 use libp2p::PeerId;
-use libp2p::identity::Keypair;
 use serde::Serialize;
 
 use super::reply::Reply;
 use super::request::{Call, parse_base, read_part};
-use crate::keys::{self, KEY_MAX, SELF};
+use crate::keys::{KEY_MAX, PrivateKey, RSA_SIZE, SELF};
 use crate::reader::blocking;
 use crate::{NamedKey, ipns};
 
@@ -73,19 +72,21 @@ pub(super) async fn generate(call: Call) -> Result<Reply, Failure> {
     if name == SELF {
         return Err(Failure::failed("cannot create key with name 'self'"));
     }
-    match call.text("type").unwrap_or("ed25519") {
-        "ed25519" => {}
-        known @ ("rsa" | "secp256k1") => {
-            return Err(Failure::failed(format!(
-                "the embedded node creates no keys of type {known}: use ed25519, or import one"
-            )));
+    let size = call.number("size").unwrap_or(RSA_SIZE);
+    let key = match call.text("type").unwrap_or("ed25519") {
+        "ed25519" => PrivateKey::generate_ed25519()?,
+        "rsa" => blocking(move || PrivateKey::generate_rsa(size)).await?,
+        "secp256k1" => {
+            return Err(Failure::failed(
+                "the embedded node creates no keys of type secp256k1: use ed25519 or rsa",
+            ));
         }
         other => return Err(Failure::failed(format!("unrecognized key type: {other}"))),
-    }
-    add(&call, name, Keypair::generate_ed25519()).await
+    };
+    add(&call, name, key).await
 }
 
-async fn add(call: &Call, name: String, key: Keypair) -> Result<Reply, Failure> {
+async fn add(call: &Call, name: String, key: PrivateKey) -> Result<Reply, Failure> {
     let inner = call.node.inner.clone();
     let added = blocking(move || inner.names.keys.add(&name, &key)).await?;
     Reply::once(&shown(call, added)?)
@@ -103,7 +104,7 @@ pub(super) async fn import(mut call: Call) -> Result<Reply, Failure> {
         other => return Err(Failure::failed(format!("unrecognized import format: {other}"))),
     };
     let bytes = read_file(&mut call, KEY_MAX).await?;
-    let key = keys::parse_private(&bytes, pem)?;
+    let key = PrivateKey::parse(bytes, pem)?;
     add(&call, name, key).await
 }
 

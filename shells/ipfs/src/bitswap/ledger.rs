@@ -47,6 +47,12 @@ impl Ledger {
         self.peers.get(peer).is_some_and(|wants| !wants.is_empty())
     }
 
+    /// Returns the CIDs of the recorded wants of a peer.
+    pub(super) fn wants_of(&self, peer: &PeerId) -> Vec<Cid> {
+        let wants = self.peers.get(peer).into_iter().flat_map(HashMap::values);
+        wants.map(|(cid, _)| *cid).collect()
+    }
+
     pub(super) fn forget_peer(&mut self, peer: PeerId) {
         for key in self.peers.remove(&peer).unwrap_or_default().into_keys() {
             self.forget(peer, &key);

@@ -171,6 +171,11 @@ impl Wants {
         self.wants.contains_key(key)
     }
 
+    /// Returns the CIDs of all wants.
+    pub(super) fn cids(&self) -> Vec<Cid> {
+        self.wants.values().map(|want| want.cid).collect()
+    }
+
     /// Registers a want; returns the waiter's id for [`Wants::cancel`].
     pub(super) fn want(&mut self, session: u64, cid: Cid, waiter: Waiter, now: Instant) -> u64 {
         self.next += 1;

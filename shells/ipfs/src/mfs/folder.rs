@@ -114,7 +114,11 @@ impl Folder {
         let entries: Vec<(Name, Cid, u64)> = entries
             .map(|(name, entry)| (name.clone(), entry.cid, entry.size))
             .collect();
-        let (options, meta) = (self.form.options(), self.meta);
+        let options = AddOptions {
+            hamt_threshold: node.hamt_threshold(),
+            ..self.form.options()
+        };
+        let meta = self.meta;
         let built = crate::reader::blocking(move || build_directory(options, entries, meta));
         let (cid, size, blocks) = built.await?;
         node.put_verified(blocks).await?;

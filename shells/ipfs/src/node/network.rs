@@ -111,6 +111,25 @@ impl Node {
         Ok(changed)
     }
 
+    /// Returns the size of a directory above which the node shards it, in bytes.
+    pub(crate) fn hamt_threshold(&self) -> u64 {
+        self.inner.config.hamt_threshold()
+    }
+
+    /// Returns that size as a client has set it.
+    pub(crate) fn saved_hamt_threshold(&self) -> Option<String> {
+        self.inner.config.saved_hamt_threshold()
+    }
+
+    /// Sets that size, at once and for later starts; `None` restores the default.
+    ///
+    /// # Errors
+    /// The text is not a size of at most 1 MiB; it cannot be saved.
+    pub(crate) async fn save_hamt_threshold(&self, text: Option<String>) -> Result<(), Error> {
+        let config = self.inner.config.clone();
+        blocking(move || config.save_hamt_threshold(text)).await
+    }
+
     /// Returns the peers that stay connected because a client asked for it.
     pub(crate) fn peerings(&self) -> Peerings {
         self.inner.config.peerings()

@@ -52,6 +52,7 @@ pub(super) fn options(call: &Call) -> Result<AddOptions, Failure> {
         max_file_links: size("max-file-links", defaults.max_file_links)?,
         max_directory_links: size("max-directory-links", defaults.max_directory_links)?,
         hamt_fanout: size("max-hamt-fanout", defaults.hamt_fanout)?,
+        hamt_threshold: call.node.hamt_threshold(),
         wrap: call.flag("wrap-with-directory", false),
         meta: requested_metadata(call)?,
         preserve: call.flag("preserve-mode", false) || call.flag("preserve-mtime", false),
