@@ -383,6 +383,7 @@ async function death(page) {
   await answers.next()
   await seen(page, 'Lost the connection to peer')
   await seen(page, '2 of 3')
+  await until(page, () => /^peer\d: down: /.test(document.querySelector('.notice.bad')?.textContent || ''))
   await picture(page, 'death')
   await page.goto(base + '#/peers')
   await until(page, () => document.querySelectorAll('[data-peer] .tag.bad').length > 0)

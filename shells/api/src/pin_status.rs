@@ -97,8 +97,8 @@ pub struct Transfer {
     pub blocks: u64,
     /// Bytes fetched from other nodes so far.
     pub bytes: u64,
-    /// Size of the whole DAG in bytes, as its root block states it; 0 if unknown. Blocks that were stored before
-    /// are not fetched.
+    /// Size of the whole DAG in bytes, as its root block states it; 0 if unknown. Blocks that were stored
+    /// before are not fetched.
     pub total_bytes: u64,
     /// Time of the last progress.
     pub updated: Time,

@@ -299,9 +299,9 @@ pub(crate) struct Ignored {
 }
 
 const SUMMARY: &str = "\
-Shows what is wrong in the cluster, one line for each problem: peers that are down or have no leader, IPFS nodes \
-that do not answer or are nearly full, pins that failed or have waited for long, missing copies, drains that are \
-blocked, expired metrics. Errors affect content or service; warnings will, if nobody acts.
+Shows what is wrong in the cluster, one line for each problem: peers that are down or have no leader, \
+IPFS nodes that do not answer or are nearly full, pins that failed or have waited for long, missing copies, \
+drains that are blocked, expired metrics. Errors affect content or service; warnings will, if nobody acts.
 
 The counts of pins are from the last count of each peer, which is at most some minutes old.";
 

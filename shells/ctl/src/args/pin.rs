@@ -156,7 +156,7 @@ pub(crate) struct PinLs {
     /// Only pins allocated to this peer
     #[arg(long, value_name = "PEER", conflicts_with = "cid")]
     pub(crate) peer: Option<String>,
-    /// Only pins with fewer confirmed copies than their minimum; "status --under-replicated" shows the reasons
+    /// Only pins with fewer confirmed copies than their minimum; "status --under-replicated" shows why
     #[arg(long, conflicts_with_all = ["cid", "name", "meta", "since", "peer", "limit", "sort"])]
     pub(crate) under_replicated: bool,
     /// Maximum number of pins

@@ -11,7 +11,7 @@ use futures::StreamExt;
 use super::peers::{KnownMembers, concurrently};
 use super::rpc::{self, Answer, Call, OwnProblem};
 use super::{Cluster, Error};
-use crate::metrics::{PinCounts, pin_counts};
+use crate::metrics::{PinCounts, peer_name, pin_counts};
 
 /// Log entries that a peer may lack before it counts as behind: those that arrive while it is asked.
 const LAG_MAX: u64 = 1024;
@@ -63,14 +63,27 @@ impl Cluster {
         };
         let living = self.view(living).await?;
         let mut problems = Vec::new();
-        let named = |peer: &PeerId, found: OwnProblem| api::Problem {
-            severity: if found.is_error { "error" } else { "warning" }.to_owned(),
-            peer: peer.to_string(),
-            peername: peers
-                .get(peer)
-                .map(|known| known.peername.clone())
-                .unwrap_or_default(),
-            problem: found.text,
+        let alerts = self.alerts().await?;
+        let named = |peer: &PeerId, found: OwnProblem| {
+            let id = peer.to_string();
+            let name = peers.get(peer).map(|known| known.peername.clone());
+            // The last ping of a peer that is down has its name.
+            let is_last = |alert: &&api::Alert| alert.metric.peer == id && alert.metric.name == PING;
+            let last = || {
+                alerts
+                    .iter()
+                    .find(is_last)
+                    .map(|alert| peer_name(&alert.metric.value))
+            };
+            api::Problem {
+                severity: if found.is_error { "error" } else { "warning" }.to_owned(),
+                peername: name
+                    .filter(|name| !name.is_empty())
+                    .or_else(last)
+                    .unwrap_or_default(),
+                peer: id,
+                problem: found.text,
+            }
         };
         let mut answers = std::pin::pin!(concurrently(
             peers
@@ -81,23 +94,22 @@ impl Cluster {
             let found = match answer {
                 Ok(found) => found,
                 Err(_) if !living.contains(peer) => {
-                    let why =
-                        "it is down: it sends no metrics. Start it, or remove it if it is gone for good";
+                    let why = "down: it sends no metrics. Start it, or remove it if it is gone for good";
                     vec![OwnProblem::error(why)]
                 }
                 Err(error) => vec![OwnProblem::error(format!(
-                    "it does not report its problems: {error}"
+                    "it is up, but does not report its problems: {error}"
                 ))],
             };
             problems.extend(found.into_iter().map(|found| named(peer, found)));
         }
-        for alert in self.alerts().await? {
+        for alert in &alerts {
             let Ok(peer) = alert.metric.peer.parse::<PeerId>() else {
                 continue;
             };
             if living.contains(&peer) {
                 let why = format!(
-                    "its metric {:?} has expired: it is not measured any more",
+                    "metric {:?} has expired: it is not measured any more",
                     alert.metric.name
                 );
                 problems.push(named(&peer, OwnProblem::warning(why)));
@@ -145,12 +157,12 @@ impl Cluster {
             let stat = self.own_repository(false).await;
             found.extend(stat.ok().and_then(|stat| fullness(stat.size, stat.storage_max)));
         } else {
-            let why = format!("its IPFS node does not answer: {}", ipfs.error);
+            let why = format!("the IPFS node does not answer: {}", ipfs.error);
             found.push(OwnProblem::error(why));
         }
         if blocked > 0 {
             let why =
-                format!("its drain is blocked: {blocked} pins cannot move, because too few peers have room");
+                format!("the drain is blocked: {blocked} pins cannot move, because too few peers have room");
             found.push(OwnProblem::warning(why));
         }
         found.extend(pin_counts().iter().flat_map(failed_pins));
@@ -196,7 +208,7 @@ fn fullness(size: u64, max: u64) -> Option<OwnProblem> {
         return None;
     }
     let why = format!(
-        "its repository is {percent} % full: {size} of {max} bytes. Unpin content and collect garbage, or \
+        "the repository is {percent} % full: {size} of {max} bytes. Unpin content and collect garbage, or \
          raise its maximum"
     );
     Some(match percent {
@@ -219,7 +231,7 @@ fn failed_pins(counts: &PinCounts) -> Vec<OwnProblem> {
     }
     if counts.lost > 0 {
         found.push(OwnProblem::error(format!(
-            "{} missing at its IPFS node, and pinned again: \"status --filter unexpectedly_unpinned\" shows \
+            "{} missing at the IPFS node, and pinned again: \"status --filter unexpectedly_unpinned\" shows \
              them",
             plural(counts.lost, "pin is", "pins are")
         )));
@@ -232,7 +244,7 @@ fn failed_pins(counts: &PinCounts) -> Vec<OwnProblem> {
     }
     if counts.pin_queued > 0 && counts.oldest_queued >= QUEUED_MAX {
         found.push(OwnProblem::warning(format!(
-            "{} queued, the oldest for {} minutes: its IPFS node is slow, or content cannot be found",
+            "{} queued, the oldest for {} minutes: the IPFS node is slow, or content cannot be found",
             plural(counts.pin_queued, "pin is", "pins are"),
             minutes(counts.oldest_queued)
         )));

@@ -74,12 +74,12 @@ function peerRows(found, ready) {
 }
 
 // Problems that the peers report, errors first.
-function warnings(ready, summary) {
+function warnings(ready, summary, names) {
   const notices = []
   if (!ready.ready) notices.push(el('p.notice.bad', {role: 'alert'}, 'This peer is not ready: ', (ready.reasons || []).join('; ')))
   const shown = summary.problems.slice(0, PROBLEMS)
   for (const {severity, peer, peername, problem} of shown) {
-    const who = peername || short(peer)
+    const who = peername || names.get(peer) || short(peer)
     notices.push(el('p.notice.' + (severity === 'error' ? 'bad' : 'warn'), null,
       who ? [el('a', {href: '#/peers/' + encodeURIComponent(peer)}, who), ': '] : null, problem))
   }
@@ -144,7 +144,7 @@ export function overview(place) {
       if (ended) return
       names = new Map(found.all('peer_up').map(sample => [sample.labels.peer, sample.labels.peername]))
       fill(version, 'Seen from ', el('b', null, id.peername), ', version ' + id.version)
-      fill(top, warnings(ready, summary), figures(found))
+      fill(top, warnings(ready, summary, names), figures(found))
       fill(middle, plots(found, history), el('section.card', null, el('h2', null, 'Peers'), el('div.scroll', null,
         el('table', null,
           el('thead', null, el('tr', null, el('th', null, 'Peer'), el('th', null, 'State'), el('th', null, 'Version'),
