@@ -6,6 +6,8 @@ mod amplification;
 mod announcing;
 #[path = "it/bad_input.rs"]
 mod bad_input;
+#[path = "it/capacity.rs"]
+mod capacity;
 #[path = "it/commands.rs"]
 mod commands;
 #[path = "it/composite.rs"]

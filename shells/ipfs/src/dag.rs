@@ -2,6 +2,7 @@
 
 mod health;
 mod selection;
+pub(crate) mod size;
 #[cfg(test)]
 mod tests;
 mod visited;
@@ -35,11 +36,9 @@ struct LookedUp {
     below: Vec<Cid>,
     /// Blocks not looked up, because there were enough links already.
     rest: Vec<Cid>,
-    /// Size of the whole DAG, if the root is among the blocks and states it.
-    total: u64,
 }
 
-fn look_up(store: &Store, cids: Vec<Cid>, root: &Cid) -> Result<LookedUp, Error> {
+fn look_up(store: &Store, cids: Vec<Cid>) -> Result<LookedUp, Error> {
     let mut looked = LookedUp::default();
     let keys: Vec<Vec<u8>> = cids.iter().map(key_of).collect();
     // Before the lookup: a running collection then spares these blocks, or has removed them already.
@@ -60,9 +59,6 @@ fn look_up(store: &Store, cids: Vec<Cid>, root: &Cid) -> Result<LookedUp, Error>
         match store.get(&cid) {
             Ok(Some(data)) => {
                 looked.present += 1;
-                if cid == *root {
-                    looked.total = stated_total(&cid, &data)?;
-                }
                 looked.below.extend(links_reversed(&cid, &data)?);
             }
             Ok(None) | Err(Error::DamagedBlock { .. }) => looked.missing.push(cid),
@@ -79,14 +75,6 @@ fn links_reversed(cid: &Cid, data: &Bytes) -> Result<Vec<Cid>, Error> {
         .rev()
         .map(|(_, cid)| cid)
         .collect())
-}
-
-/// Returns the size that a root states of its DAG; 0 if its codec states none.
-fn stated_total(root: &Cid, data: &Bytes) -> Result<u64, Error> {
-    match root.codec() {
-        codec::DAG_PB | codec::RAW => codec::cumulative_size(root, data),
-        _ => Ok(0),
-    }
 }
 
 /// Fetches all blocks below a root that are not local.
@@ -106,8 +94,7 @@ pub(crate) async fn fetch(
         if missing.is_empty() && fetching.len() < WINDOW && !stack.is_empty() {
             let cids = stack.split_off(stack.len().saturating_sub(LOCAL));
             let store = reader.store.clone();
-            let looked = blocking(move || look_up(&store, cids, &root)).await?;
-            done.total = done.total.max(looked.total);
+            let looked = blocking(move || look_up(&store, cids)).await?;
             done.blocks += looked.present;
             missing = looked.missing;
             stack.extend(looked.rest);
@@ -130,9 +117,6 @@ pub(crate) async fn fetch(
         let (cid, data) = fetched?;
         done.blocks += 1;
         done.bytes += data.len() as u64;
-        if cid == root {
-            done.total = stated_total(&cid, &data)?;
-        }
         stack.extend(
             links_reversed(&cid, &data)?
                 .into_iter()

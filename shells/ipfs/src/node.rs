@@ -1,5 +1,6 @@
 //! [`Node`], the handle of an embedded node: opening and closing, blocks, peers.
 
+mod admission;
 mod files;
 mod gc;
 mod network;
@@ -9,7 +10,7 @@ mod routing;
 mod upload;
 
 pub(crate) use files::Trace;
-pub use gc::Collected;
+pub use gc::{Collected, Pace};
 pub use upload::Upload;
 
 use crate::Cid;
@@ -59,6 +60,7 @@ pub(crate) struct Inner {
     finder: Arc<Finder>,
     provider: Arc<Provider>,
     broken: Arc<BrokenPins>,
+    reserved: admission::Reserved,
     memory: NodeMemory,
     public_key: PublicKey,
     path: PathBuf,
@@ -203,6 +205,7 @@ impl Node {
             finder,
             provider,
             broken,
+            reserved: admission::Reserved::default(),
             memory: NodeMemory::default(),
             public_key,
             path,

@@ -1,5 +1,6 @@
 //! A running peer: opens its folder, starts the components, and stops them in order.
 
+mod auto_gc;
 mod bootstrap;
 mod calls;
 mod ipfs_swarm;
@@ -278,6 +279,7 @@ impl Running {
         }
         let observer = Observer::new(&handle, &net, reader, &backend, &cluster);
         observe(config, &mut tasks, &observer, &events);
+        tasks.spawn(auto_gc::run(config, &backend, &handle));
         let peering = ipfs_swarm::connect(backend.clone(), handle, me.clone(), swarm_delay(config));
         tasks.spawn(peering);
         tasks.spawn(cluster.clone().watch_broken_pins());

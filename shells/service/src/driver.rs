@@ -25,7 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::delays::Armed;
 pub use self::delays::{Delays, WorstDelays};
-pub use self::informer::{Disk, Informer, Measured};
+pub use self::informer::{Disk, Informer, Measured, MeasuredDisk};
 pub use self::snapshots::stage;
 pub use self::transfers::Transfer;
 

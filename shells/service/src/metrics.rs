@@ -167,6 +167,9 @@ catalogue! {
         "Failed operations at the IPFS node";
     ipfs_repo: IntGauge = "ipfs_repo_bytes" [] "Bytes stored by the IPFS node";
     ipfs_repo_max: IntGauge = "ipfs_repo_max_bytes" [] "Bytes that the IPFS node may store";
+    ipfs_gc_runs: IntCounter = "ipfs_gc_runs_total" []
+        "Garbage collections of the embedded node that the watermark has started";
+    ipfs_gc_freed: IntCounter = "ipfs_gc_freed_bytes_total" [] "Bytes of disk that these collections freed";
     ipfs_blocks: IntGauge = "ipfs_blocks" [] "Blocks of the embedded node";
     ipfs_node_pins: IntGauge = "ipfs_pins" [] "Pins of the embedded node, those of others included";
     bitswap_peers: IntGauge = "bitswap_peers" [] "Nodes connected to the embedded node";

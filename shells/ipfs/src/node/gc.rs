@@ -9,6 +9,7 @@ use crate::store::{Protect, Store};
 use crate::{Error, PinMode, codec};
 use futures::stream::BoxStream;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 
 /// Blocks removed in one batch, during which a running upload or pin waits for its touch.
@@ -48,15 +49,67 @@ impl Node {
     /// An item is [`Error::Busy`] if a collection is running already, or another error if the store cannot be
     /// read or written; it is the last item.
     pub fn gc(&self) -> BoxStream<'static, Result<Collected, Error>> {
+        self.gc_at(Pace::Full)
+    }
+
+    /// Collects garbage like [`Node::gc`], at a pace.
+    ///
+    /// # Errors
+    /// As [`Node::gc`].
+    pub fn gc_at(&self, pace: Pace) -> BoxStream<'static, Result<Collected, Error>> {
         let inner = self.inner.clone();
-        stream_from_task(|out| async move {
+        stream_from_task(move |out| async move {
             let handle = Handle::current();
-            blocking(move || collect(&inner, &handle, &out)).await
+            blocking(move || collect(&inner, &handle, &out, &mut Rests::new(pace))).await
         })
     }
 }
 
-fn collect(inner: &Inner, handle: &Handle, out: &StreamSender<Collected>) -> Result<(), Error> {
+/// Pace of a garbage collection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pace {
+    /// Without rests.
+    Full,
+    /// Rests for three times as long as it works, so that other work on the disk goes on.
+    Background,
+}
+
+/// Work between two rests.
+const WORK: Duration = Duration::from_millis(50);
+
+/// Longest rest.
+const REST_MAX: Duration = Duration::from_secs(1);
+
+/// Rests of a collection.
+struct Rests {
+    pace: Pace,
+    since: Instant,
+}
+
+impl Rests {
+    fn new(pace: Pace) -> Self {
+        Self {
+            pace,
+            since: Instant::now(),
+        }
+    }
+
+    /// Rests if it is time.
+    fn rest(&mut self) {
+        let worked = self.since.elapsed();
+        if self.pace == Pace::Background && worked >= WORK {
+            std::thread::sleep(worked.min(REST_MAX / 3) * 3);
+            self.since = Instant::now();
+        }
+    }
+}
+
+fn collect(
+    inner: &Inner,
+    handle: &Handle,
+    out: &StreamSender<Collected>,
+    rests: &mut Rests,
+) -> Result<(), Error> {
     let store = &inner.store;
     // From here on uploads and pins record what they touch. This must precede reading the pins.
     let roots = store.protect().start_collecting()?;
@@ -68,6 +121,7 @@ fn collect(inner: &Inner, handle: &Handle, out: &StreamSender<Collected>) -> Res
     }
     for pin in store.pins()? {
         let pin = pin?;
+        rests.rest();
         match pin.mode {
             PinMode::Direct => marked.add(&pin.cid),
             PinMode::Recursive => {
@@ -77,7 +131,7 @@ fn collect(inner: &Inner, handle: &Handle, out: &StreamSender<Collected>) -> Res
     }
     let before = store.occupied()?;
     store.release_reserve()?;
-    let removed = remove_unmarked(store, handle, &marked, out)?;
+    let removed = remove_unmarked(store, handle, &marked, out, rests)?;
     // Also when nothing was removed: an earlier run may have been cut off, or have lacked the room.
     drop(marked);
     store.compact()?;
@@ -105,6 +159,7 @@ fn remove_unmarked(
     handle: &Handle,
     marked: &Marked,
     out: &StreamSender<Collected>,
+    rests: &mut Rests,
 ) -> Result<u64, Error> {
     let (mut removed, mut unfreed) = (0, 0);
     let mut batch = Vec::with_capacity(BATCH);
@@ -126,6 +181,7 @@ fn remove_unmarked(
         if ended {
             return Ok(removed);
         }
+        rests.rest();
         if unfreed >= FREE_AFTER && store.is_short_of_room()? {
             unfreed = 0;
             store.free_whole_pages()?;

@@ -75,15 +75,26 @@ impl Node {
         Ok(())
     }
 
-    /// Fetches the missing blocks of a DAG.
+    /// Fetches the missing blocks of a DAG, if there is room for it.
     async fn fetch(&self, cid: Cid, progress: &(impl Fn(Progress) + Send + Sync)) -> Result<(), Error> {
         let step = Recorder::current().begin("dag.fetch");
+        let (reader, reservation) = (self.reader(), self.inner.reserved.reservation());
+        let (total, before) = match self.admit(cid, &reservation, &reader, progress).await {
+            Ok(admitted) => admitted,
+            refused => return step.end_with(refused.map(|_| ())),
+        };
         let noting = |done: Progress| {
+            let done = Progress {
+                bytes: before + done.bytes,
+                total,
+                ..done
+            };
             step.set_number("ipfs.blocks", done.blocks);
             step.set_number("ipfs.bytes", done.bytes);
+            reservation.progressed(done);
             progress(done);
         };
-        let fetched = dag::fetch(&self.reader(), cid, &noting).await;
+        let fetched = dag::fetch(&reader, cid, &noting).await;
         step.end_with(fetched)
     }
 

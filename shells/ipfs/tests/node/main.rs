@@ -1,5 +1,6 @@
 //! Embedded nodes on real disks and sockets: restarts, exchange, repair.
 
+mod admission;
 mod content;
 mod exchange;
 mod keeping;

@@ -56,40 +56,39 @@ impl Cluster {
     /// # Errors
     /// This peer is shutting down.
     pub async fn health_summary(&self) -> Result<api::HealthSummary, Error> {
-        let KnownMembers { peers } = self.known_peers().await?;
-        let living = |view: View<'_>, now| {
-            let pings = view.metrics(now, PING).filter(|(_, ping)| ping.metric.valid);
-            pings.map(|(peer, _)| peer.clone()).collect::<BTreeSet<PeerId>>()
-        };
-        let living = self.view(living).await?;
-        let mut problems = Vec::new();
-        let alerts = self.alerts().await?;
-        let named = |peer: &PeerId, found: OwnProblem| {
-            let id = peer.to_string();
-            let name = peers.get(peer).map(|known| known.peername.clone());
-            // The last ping of a peer that is down has its name.
-            let is_last = |alert: &&api::Alert| alert.metric.peer == id && alert.metric.name == PING;
-            let last = || {
-                alerts
-                    .iter()
-                    .find(is_last)
-                    .map(|alert| peer_name(&alert.metric.value))
-            };
-            api::Problem {
-                severity: if found.is_error { "error" } else { "warning" }.to_owned(),
-                peername: name
-                    .filter(|name| !name.is_empty())
-                    .or_else(last)
-                    .unwrap_or_default(),
-                peer: id,
-                problem: found.text,
-            }
-        };
+        let (known, alerts) = (self.known_peers().await?, self.alerts().await?);
+        let mut found = self.problems_of_all(&known).await?;
+        found.extend(self.expired_metrics(&alerts).await?);
+        let mut problems: Vec<api::Problem> = found
+            .into_iter()
+            .map(|(peer, problem)| api::Problem {
+                peername: name_of(&peer, &known, &alerts),
+                peer: peer.to_string(),
+                ..problem.into()
+            })
+            .collect();
+        if let Some(counts) = pin_counts().filter(|counts| counts.under_replicated > 0) {
+            problems.push(OwnProblem::error(missing_copies(counts.under_replicated)).into());
+        }
+        problems.sort();
+        problems.dedup();
+        Ok(api::HealthSummary {
+            healthy: problems.is_empty(),
+            peers: known.peers.len() as u64,
+            problems,
+        })
+    }
+
+    /// Asks all members for their problems, and reports for those that do not answer.
+    async fn problems_of_all(&self, known: &KnownMembers) -> Result<Vec<(PeerId, OwnProblem)>, Error> {
+        let living = self.living().await?;
         let mut answers = std::pin::pin!(concurrently(
-            peers
+            known
+                .peers
                 .keys()
                 .map(|peer| async move { (peer, self.problems_of(peer).await) })
         ));
+        let mut all = Vec::new();
         while let Some((peer, answer)) = answers.next().await {
             let found = match answer {
                 Ok(found) => found,
@@ -101,34 +100,29 @@ impl Cluster {
                     "it is up, but does not report its problems: {error}"
                 ))],
             };
-            problems.extend(found.into_iter().map(|found| named(peer, found)));
+            all.extend(found.into_iter().map(|problem| (peer.clone(), problem)));
         }
-        for alert in &alerts {
-            let Ok(peer) = alert.metric.peer.parse::<PeerId>() else {
-                continue;
-            };
-            if living.contains(&peer) {
-                let why = format!(
-                    "metric {:?} has expired: it is not measured any more",
-                    alert.metric.name
-                );
-                problems.push(named(&peer, OwnProblem::warning(why)));
-            }
-        }
-        if let Some(counts) = pin_counts().filter(|counts| counts.under_replicated > 0) {
-            problems.push(api::Problem {
-                severity: "error".to_owned(),
-                problem: missing_copies(counts.under_replicated),
-                ..api::Problem::default()
-            });
-        }
-        problems.sort();
-        problems.dedup();
-        Ok(api::HealthSummary {
-            healthy: problems.is_empty(),
-            peers: peers.len() as u64,
-            problems,
+        Ok(all)
+    }
+
+    /// Returns the alerts of members that are up.
+    async fn expired_metrics(&self, alerts: &[api::Alert]) -> Result<Vec<(PeerId, OwnProblem)>, Error> {
+        let living = self.living().await?;
+        let expired = alerts.iter().filter_map(|alert| {
+            let peer = alert.metric.peer.parse().ok()?;
+            let name = &alert.metric.name;
+            let why = format!("metric {name:?} has expired: it is not measured any more");
+            living.contains(&peer).then(|| (peer, OwnProblem::warning(why)))
+        });
+        Ok(expired.collect())
+    }
+
+    async fn living(&self) -> Result<BTreeSet<PeerId>, Error> {
+        self.view(|view, now| {
+            let pings = view.metrics(now, PING).filter(|(_, ping)| ping.metric.valid);
+            pings.map(|(peer, _)| peer.clone()).collect()
         })
+        .await
     }
 
     async fn problems_of(&self, peer: &PeerId) -> Result<Vec<OwnProblem>, Error> {
@@ -184,6 +178,32 @@ impl OwnProblem {
             text: text.into(),
         }
     }
+}
+
+impl From<OwnProblem> for api::Problem {
+    fn from(problem: OwnProblem) -> Self {
+        Self {
+            severity: if problem.is_error { "error" } else { "warning" }.to_owned(),
+            problem: problem.text,
+            ..Self::default()
+        }
+    }
+}
+
+/// Returns the name of a peer. The last ping of a peer that is down has it.
+fn name_of(peer: &PeerId, known: &KnownMembers, alerts: &[api::Alert]) -> String {
+    let name = known.peers.get(peer).map(|known| known.peername.clone());
+    let last = || {
+        let id = peer.to_string();
+        let is_last = |alert: &&api::Alert| alert.metric.peer == id && alert.metric.name == PING;
+        alerts
+            .iter()
+            .find(is_last)
+            .map(|alert| peer_name(&alert.metric.value))
+    };
+    name.filter(|name| !name.is_empty())
+        .or_else(last)
+        .unwrap_or_default()
 }
 
 fn missing_copies(pins: u64) -> String {

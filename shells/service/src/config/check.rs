@@ -55,6 +55,7 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
         let problem = format!("invalid value: {share}, expected a share from 0 to 1");
         return Err(wrong("observations.tracing.sampling_prob", problem));
     }
+    storage_shares(config)?;
     if config.allocator.balanced.allocate_by.is_empty() {
         let problem = "an empty list: name at least one metric, like \"freespace\"";
         return Err(wrong("allocator.balanced.allocate_by", problem));
@@ -73,6 +74,33 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
         ));
     }
     Ok(())
+}
+
+fn storage_shares(config: &Config) -> Result<(), Wrong> {
+    if let Some(disk) = &config.informer.disk {
+        let (low, high) = (disk.low_water_percent, disk.high_water_percent);
+        if !(1..=100).contains(&high) {
+            let problem = format!("invalid value: {high}, expected 1 to 100");
+            return Err(wrong("informer.disk.high_water_percent", problem));
+        }
+        if low > high {
+            let problem =
+                format!("invalid value: {low}, expected at most high_water_percent, which is {high}");
+            return Err(wrong("informer.disk.low_water_percent", problem));
+        }
+    }
+    match config
+        .ipfs_connector
+        .embedded
+        .as_ref()
+        .map(|embedded| embedded.gc_watermark)
+    {
+        Some(share @ 101..) => {
+            let problem = format!("invalid value: {share}, expected 1 to 100, or 0 for never");
+            Err(wrong("ipfs_connector.embedded.gc_watermark", problem))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn replication(config: &Config) -> Result<(), Wrong> {

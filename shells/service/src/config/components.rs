@@ -152,6 +152,10 @@ pub struct Disk {
     pub metric_ttl: Period,
     /// Figure to measure.
     pub metric_type: DiskMetric,
+    /// Share of the repository's maximum in percent from which this peer gets no new pins.
+    pub high_water_percent: u8,
+    /// Share below which it gets new pins again.
+    pub low_water_percent: u8,
 }
 
 impl Default for Disk {
@@ -159,6 +163,8 @@ impl Default for Disk {
         Self {
             metric_ttl: METRIC_TTL,
             metric_type: DiskMetric::default(),
+            high_water_percent: 90,
+            low_water_percent: 85,
         }
     }
 }

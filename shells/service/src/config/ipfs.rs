@@ -82,6 +82,11 @@ pub struct Embedded {
     pub swarm_listen_multiaddress: Vec<Address>,
     /// Maximum size of all its blocks in bytes, like `10GB`; `""` for no limit.
     pub storage_max: StorageMax,
+    /// Share of that limit, or of the disk without one, in percent from which garbage is collected
+    /// automatically; 0 for never.
+    pub gc_watermark: u8,
+    /// Interval at which the share is checked.
+    pub gc_interval: Period,
     /// Maximum time of a pin without progress.
     pub pin_timeout: Period,
     /// Time limit of an unpin.
@@ -124,6 +129,8 @@ impl Default for Embedded {
             gateway_subdomain_hosts: Vec::new(),
             swarm_listen_multiaddress: SWARM_LISTEN.map(address).to_vec(),
             storage_max: StorageMax::default(),
+            gc_watermark: 85,
+            gc_interval: Period::secs(60),
             pin_timeout: Period::secs(2 * 60),
             unpin_timeout: Period::secs(3 * 3600),
             private: false,

@@ -13,7 +13,7 @@ use super::listen;
 use crate::cluster::{self, Cluster};
 use crate::config::{Address, Config, Folder, core_peer};
 use crate::discovery;
-use crate::driver::{self, Disk, Informer, Measured, Parts};
+use crate::driver::{self, Disk, Informer, Measured, MeasuredDisk, Parts};
 use crate::events::EventLog;
 use crate::net::{Multiaddr, Net, NetConfig, NetEvents};
 use crate::store::{OpenError, OpenOptions, Reader, Store};
@@ -144,7 +144,12 @@ fn measured(config: &Config) -> Measured {
         } else {
             Disk::FreeSpace
         };
-        (kind, ttl(disk.metric_ttl.0))
+        MeasuredDisk {
+            kind,
+            ttl: ttl(disk.metric_ttl.0),
+            high_water: disk.high_water_percent.into(),
+            low_water: disk.low_water_percent.into(),
+        }
     });
     let tags = informer.tags.iter().flat_map(|tags| {
         tags.tags

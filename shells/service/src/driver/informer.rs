@@ -1,6 +1,7 @@
 //! This peer's own metrics.
 
 use std::num::NonZeroU64;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,19 @@ pub enum Disk {
     RepoSize,
 }
 
+/// Configuration of the disk metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MeasuredDisk {
+    /// Figure to publish.
+    pub kind: Disk,
+    /// Its time to live.
+    pub ttl: Duration,
+    /// Share of the maximum in percent from which this peer gets no new pins.
+    pub high_water: u64,
+    /// Share below which it gets new pins again.
+    pub low_water: u64,
+}
+
 /// Configuration of the metrics to publish.
 #[derive(Debug, Clone)]
 pub struct Measured {
@@ -36,8 +50,8 @@ pub struct Measured {
     pub peername: String,
     /// Time to live of a `ping`.
     pub ping_ttl: Duration,
-    /// The disk metric and its time to live.
-    pub disk: Option<(Disk, Duration)>,
+    /// The disk metric.
+    pub disk: Option<MeasuredDisk>,
     /// Bucket size of the `pinqueue` metric, whose value is rounded down to a multiple of it, and its time
     /// to live.
     pub queue: Option<(NonZeroU64, Duration)>,
@@ -64,6 +78,8 @@ pub struct Informer {
     identity: Arc<Mutex<(String, Vec<String>)>>,
     /// The last disk sample, and its time.
     disk: Arc<Mutex<Option<(Instant, Metric)>>>,
+    /// Set while the repository is too full for new pins.
+    is_full: Arc<AtomicBool>,
 }
 
 impl Informer {
@@ -76,6 +92,7 @@ impl Informer {
             measured: Arc::new(measured),
             identity: Arc::default(),
             disk: Arc::default(),
+            is_full: Arc::default(),
         }
     }
 
@@ -124,7 +141,7 @@ impl Informer {
     }
 
     async fn disk(&self) -> Option<Metric> {
-        let (kind, ttl) = self.measured.disk?;
+        let MeasuredDisk { kind, ttl, .. } = self.measured.disk?;
         if let Some(kept) = self.kept_disk(ttl) {
             return Some(kept);
         }
@@ -145,8 +162,11 @@ impl Informer {
             metrics().ipfs_repo.set(bytes(stat.size));
             metrics().ipfs_repo_max.set(bytes(stat.storage_max));
         }
-        // As in the Go peer, a node without any free space gets no new pins.
-        let valid = stat.is_some() && (kind == Disk::RepoSize || value > 0);
+        // A node without much free space gets no new pins; in the Go peer, one without any.
+        let is_full = stat
+            .as_ref()
+            .is_none_or(|stat| self.is_full(stat.size, stat.storage_max));
+        let valid = !is_full && (kind == Disk::RepoSize || value > 0);
         let metric = Metric {
             name: name.to_owned(),
             value: value.to_string(),
@@ -159,6 +179,29 @@ impl Informer {
         let kept = stat.map(|_| (Instant::now(), metric.clone()));
         *self.disk.lock().expect("nothing panics while it holds this lock") = kept;
         Some(metric)
+    }
+
+    /// Returns whether the repository is too full for new pins.
+    fn is_full(&self, size: u64, max: u64) -> bool {
+        let Some(disk) = self.measured.disk else {
+            return false;
+        };
+        let percent = u64::try_from(u128::from(size) * 100 / u128::from(max.max(1))).unwrap_or(u64::MAX);
+        let was_full = self.is_full.load(Ordering::Relaxed);
+        let is_full = percent >= if was_full { disk.low_water } else { disk.high_water };
+        self.is_full.store(is_full, Ordering::Relaxed);
+        match (was_full, is_full) {
+            (false, true) => tracing::warn!(
+                "the IPFS repository is {percent} % full, {size} of {max} bytes: this peer gets no new pins \
+                 until it is below {} %",
+                disk.low_water
+            ),
+            (true, false) => {
+                tracing::info!("the IPFS repository is {percent} % full: this peer gets new pins again");
+            }
+            (true, true) | (false, false) => {}
+        }
+        is_full
     }
 
     /// Returns the last disk sample with its remaining time to live, during the first half of that time:
