@@ -220,6 +220,21 @@ async function attacks(page) {
   expected.push('/pins/%3Cimg', '/allocations/%3Cimg')
   await seen(page, 'error decoding')
   for (const at of HOSTILE.keys()) await request('DELETE', 'pins/' + identity('attack' + at))
+  await hostileOwner(page)
+}
+
+// Owners come from an import, too, with any name.
+async function hostileOwner(page) {
+  const owner = '<img src=x onerror=alert(7)>'
+  const cid = identity('hostile owner')
+  const pin = {cid, type: 'pin', replication_factor_min: -1, replication_factor_max: -1, metadata: {['owner/' + owner]: ''}}
+  assert((await fetch(base + 'allocations', {method: 'POST', body: JSON.stringify(pin)})).ok)
+  await page.goto(base + '#/pins')
+  await seen(page, 'Owned by ' + owner)
+  await page.goto(base + '#/pins/' + cid)
+  await until(page, owner => document.querySelector('[data-owner]')?.innerText === owner, owner)
+  await page.goto(base + '#/pins')
+  await request('DELETE', 'pins/' + cid)
 }
 
 async function listing(page) {
@@ -352,6 +367,62 @@ async function members(page) {
   await until(page, card => ![...document.querySelectorAll(card + ' button')].some(button => button.textContent === 'End drain'), card)
 }
 
+// Creates a credential with the keyboard alone, and follows what its owner holds until it is revoked.
+async function tokens(page) {
+  await press(page, 'Credentials', 'nav')
+  await seen(page, 'No credentials')
+  await page.focus('#credential-name')
+  await page.keyboard.type('tenant')
+  for (const scope of ['read', 'pin', 'own']) {
+    await page.focus('#scope-' + scope)
+    await page.keyboard.press('Space')
+  }
+  await page.focus('#credential-pins')
+  await page.keyboard.type('5')
+  await page.keyboard.press('Enter')
+  await seen(page, 'shown only now')
+  await seen(page, 'open to everyone')
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'created')
+  const token = await page.$eval('#token', code => code.textContent)
+  const headers = {authorization: 'Bearer ' + token}
+  const cid = identity('owned')
+  const pinned = await fetch(`${base}pins/${cid}?name=Mine`, {method: 'POST', headers})
+  assert.equal(pinned.status, 200)
+  await usable(page, 'credentials')
+  await press(page, 'Hide the token')
+  assert.equal(await page.$('#token'), null)
+  assert.equal(await page.evaluate(() => document.activeElement.id), 'credential-name')
+  // Names as long as they may be.
+  const long = 'x'.repeat(64)
+  const made = {name: long, scopes: ['add', 'own'], max_pins: 100, max_bytes: 1048576, requests_per_second: 9, expire_at: '2099-06-01T10:00:00Z'}
+  assert.equal((await fetch(base + 'auth/credentials', {method: 'POST', body: JSON.stringify(made)})).status, 200)
+  const row = name => page.$eval(`[data-credential="${name}"]`, row => row.innerText)
+  await page.waitForSelector(`[data-credential="${long}"]`)
+  await seen(page, '1 of 5 pins')
+  await seen(page, '0 B of 1.0 MiB uploaded')
+  const shown = await row(long)
+  assert(shown.includes('9 requests per second') && shown.includes('2099'), shown)
+  await usable(page, 'credentials of owners')
+  await picture(page, 'credentials')
+
+  await request('POST', `pins/${cid}?name=Ours`)
+  await page.goto(base + '#/pins/' + cid)
+  await until(page, () => document.querySelector('[data-owner="tenant"]')?.innerText === 'tenant, as Mine')
+  await page.goto(base + '#/pins')
+  await until(page, cid => document.querySelector(`tr[data-cid="${cid}"] .owners`)?.innerText === 'Owned by users without an owner, tenant', cid)
+
+  await page.goto(base + '#/credentials')
+  await press(page, 'Revoke', '[data-credential="tenant"]')
+  await press(page, 'Cancel', 'dialog')
+  assert.equal((await fetch(base + 'pins/' + cid, {headers})).status, 200)
+  await press(page, 'Revoke', '[data-credential="tenant"]')
+  await press(page, 'Revoke credential', 'dialog')
+  await toasted(page, 'tenant was revoked')
+  await until(page, () => !document.querySelector('[data-credential="tenant"]'))
+  assert.equal((await fetch(base + 'pins/' + cid, {headers})).status, 401)
+  await request('DELETE', 'pins/' + cid)
+}
+
 async function pictureSet(page) {
   await page.goto(base + '#/overview')
   await overview(page)
@@ -364,7 +435,7 @@ async function pictureSet(page) {
   await until(page, () => document.querySelectorAll('td .tag').length === 3)
   await picture(page, 'pin')
   for (const [scheme, width] of [['dark', 1280], ['light', 360], ['dark', 360]]) {
-    for (const view of ['overview', 'pins', 'add', 'peers', 'pins/' + cid]) {
+    for (const view of ['overview', 'pins', 'add', 'peers', 'credentials', 'pins/' + cid]) {
       const other = await open(base + '#/' + view, width, scheme)
       await until(other, () => !document.querySelector('main').innerText.includes('Loading'))
       await other.waitForSelector('main .card')
@@ -451,7 +522,7 @@ async function readOnly() {
 
 try {
   const page = await open(base)
-  for (const step of [overview, uploads, attacks, listing, onePin, members, pictureSet, death]) {
+  for (const step of [overview, uploads, attacks, listing, onePin, members, tokens, pictureSet, death]) {
     process.stderr.write(step.name + '\n')
     await step(page)
   }

@@ -35,6 +35,17 @@ pub struct Credential {
     pub max_bytes: u64,
 }
 
+/// Response to `GET /auth/credentials/{id}/usage`: what the owner of a credential with the scope `own` holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct CredentialUsage {
+    /// Pins that it holds, as [`Credential::max_pins`] limits them.
+    pub pins: u64,
+    /// Bytes that it holds by uploads, as [`Credential::max_bytes`] limits them; omitted without that limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bytes: Option<u64>,
+}
+
 /// Body of `POST /auth/credentials`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]

@@ -36,7 +36,7 @@ pub mod time;
 pub use add::{AddFormat, AddLayout, AddParams, AddedOutput, DEFAULT_SHARD_SIZE};
 pub use client::{Client, ClientError};
 pub use cluster_http::GoDuration;
-pub use credential::{Caller, Credential, CredentialAdd, CredentialCreated};
+pub use credential::{Caller, Credential, CredentialAdd, CredentialCreated, CredentialUsage};
 pub use drain::Drain;
 pub use error::{Error, Token};
 pub use event::Event;

@@ -129,6 +129,11 @@ fn changes(peers: &[Peer]) -> Vec<Request<'static>> {
         ("POST", "/auth/credentials", "/auth/credentials".to_owned(), new),
         plain("GET", "/auth/credentials"),
         of(
+            "GET",
+            "/auth/credentials/{credential}/usage",
+            "/auth/credentials/ci/usage".to_owned(),
+        ),
+        of(
             "DELETE",
             "/auth/credentials/{credential}",
             "/auth/credentials/ci".to_owned(),

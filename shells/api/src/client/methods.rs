@@ -14,8 +14,8 @@ use super::{Answer, Ask, Body, Client, ClientError, Lines};
 use crate::query::escape_path;
 use crate::{
     AddParams, AddedOutput, Alert, BandwidthByProtocol, Caller, ConnectGraph, Credential, CredentialAdd,
-    CredentialCreated, Drain, Event, GlobalPinInfo, GlobalRepoGc, HealthSummary, Id, Metric, Pin, PinOptions,
-    PinTypeFilter, Query, StatusFilter, Token, Version,
+    CredentialCreated, CredentialUsage, Drain, Event, GlobalPinInfo, GlobalRepoGc, HealthSummary, Id, Metric,
+    Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Token, Version,
 };
 
 /// Time for which an import is repeated to a peer that is too busy, or has no leader.
@@ -160,6 +160,15 @@ impl Client {
     pub async fn credential_rm(&self, id_or_name: &str) -> Result<Answer<Credential>, ClientError> {
         let path = format!("/auth/credentials/{}", escape_path(id_or_name));
         self.one(Method::DELETE, path).await
+    }
+
+    /// Returns what the owner of a credential holds, by id or name.
+    ///
+    /// # Errors
+    /// See [`Client`]; 404 if there is no such credential, 400 if it lacks the scope `own`.
+    pub async fn credential_usage(&self, id_or_name: &str) -> Result<Answer<CredentialUsage>, ClientError> {
+        let path = format!("/auth/credentials/{}/usage", escape_path(id_or_name));
+        self.one(Method::GET, path).await
     }
 
     /// Drains a peer: its pins move to others. At most `moves` of its copies wait for their replacements at

@@ -186,16 +186,47 @@ impl Cluster {
     pub async fn revoke_credential(&self, id_or_name: &str) -> Result<api::Credential, Error> {
         // It may have been created at another peer a moment ago.
         self.request(Request::Barrier).await?;
-        let policy = self.inner.reader.policy();
-        let id = id_or_name.parse::<CredentialId>().ok();
-        let named = |credential: &&Credential| Some(credential.id) == id || credential.name == id_or_name;
-        let missing = || Error::Refused(Refusal::Credential(CredentialError::Missing));
-        let id = policy.credentials.iter().find(named).ok_or_else(missing)?.id;
+        let id = self.find_credential(id_or_name)?.id;
         let reply = self.request(Request::RevokeCredential { id }).await?;
         let Reply::CredentialRevoked(credential) = reply else {
             return Err(unexpected(&reply));
         };
         Ok(shown(&credential))
+    }
+
+    /// Returns what the owner of a credential holds as far as this peer has applied it, by id or by name.
+    /// The bytes are added up only for a credential with a limit of bytes, whose pins are at most
+    /// [`BYTES_PINS_MAX`].
+    ///
+    /// # Errors
+    /// There is no such credential, it has no pins of its own, or the database cannot be read.
+    pub async fn credential_usage(&self, id_or_name: &str) -> Result<api::CredentialUsage, Error> {
+        let credential = self.find_credential(id_or_name)?;
+        if !credential.scopes.contains(&Scope::Own) {
+            let why = format!(
+                "the credential {:?} has no pins of its own: it lacks the scope own",
+                credential.name
+            );
+            return Err(Error::Invalid(why));
+        }
+        let is_limited = credential
+            .limits
+            .iter()
+            .any(|limit| matches!(limit, CredentialLimit::Bytes(_)));
+        let pins = self.owned_pins(&credential.name).await?;
+        let bytes = match is_limited {
+            true => Some(self.owned_bytes(&credential.name, &[]).await?),
+            false => None,
+        };
+        Ok(api::CredentialUsage { pins, bytes })
+    }
+
+    fn find_credential(&self, id_or_name: &str) -> Result<Credential, Error> {
+        let policy = self.inner.reader.policy();
+        let id = id_or_name.parse::<CredentialId>().ok();
+        let named = |credential: &&Credential| Some(credential.id) == id || credential.name == id_or_name;
+        let found = policy.credentials.iter().find(named).cloned();
+        found.ok_or(Error::Refused(Refusal::Credential(CredentialError::Missing)))
     }
 }
 

@@ -138,21 +138,17 @@ impl Cluster {
         let turn = lock.lock_owned().await;
         let wanted: BTreeSet<Cid> = cids.iter().map(|cid| (*cid).clone()).collect();
         let (owner, name) = (credential.name.clone(), &credential.name);
-        let (held, new) = self
+        let new = self
             .read(move |reader| {
                 let mut new = 0;
                 for cid in wanted {
                     let pin = reader.pin(&cid)?;
                     new += u64::from(!pin.is_some_and(|pin| pin.is_owned_by(&owner)));
                 }
-                let owner = Some(owner);
-                let search = Search {
-                    owner,
-                    ..Search::default()
-                };
-                Ok((reader.count(&search)?, new))
+                Ok(new)
             })
             .await?;
+        let held = self.owned_pins(name).await?;
         if new > 0 && held.saturating_add(new) > limit {
             let why = format!(
                 "forbidden: the credential {name:?} is limited to {limit} pins and has {held}: unpin some"
@@ -171,36 +167,56 @@ impl Cluster {
         let Some((credential, limit)) = self.max_bytes() else {
             return Ok(None);
         };
-        let (owner, replaced) = (credential.name.clone(), replaced.to_vec());
-        let used = self
-            .read(move |reader| {
-                let (key, listing) = (bytes_key(&owner), reader.listing());
-                let search = Search {
-                    owner: Some(owner),
-                    order: Order::Oldest,
-                    ..Search::default()
-                };
-                let (mut used, mut from) = (0_u64, None);
-                loop {
-                    let page = listing.page(&search, from.as_ref(), PAGE)?;
-                    for pin in page.pins.iter().filter(|pin| !replaced.contains(&pin.cid)) {
-                        let bytes = pin.options.metadata.get(&key);
-                        let bytes = bytes.and_then(|bytes| bytes.parse().ok());
-                        used = used.saturating_add(bytes.unwrap_or(0));
-                    }
-                    from = page.next;
-                    if from.is_none() {
-                        return Ok(used);
-                    }
-                }
-            })
-            .await?;
+        let used = self.owned_bytes(&credential.name, replaced).await?;
         Ok(Some(Budget {
             credential,
             limit,
             left: Arc::new(AtomicU64::new(limit.saturating_sub(used))),
             is_exceeded: Arc::default(),
         }))
+    }
+
+    /// Returns the number of pins that an owner holds.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(super) async fn owned_pins(&self, owner: &str) -> Result<u64, Error> {
+        let search = Search {
+            owner: Some(owner.to_owned()),
+            ..Search::default()
+        };
+        self.read(move |reader| reader.count(&search)).await
+    }
+
+    /// Adds up the bytes that an owner holds by uploads, apart from those of `replaced`. Reads all pins of
+    /// the owner.
+    ///
+    /// # Errors
+    /// The database cannot be read.
+    pub(super) async fn owned_bytes(&self, owner: &str, replaced: &[Cid]) -> Result<u64, Error> {
+        let (owner, replaced) = (owner.to_owned(), replaced.to_vec());
+        self.read(move |reader| {
+            let (key, listing) = (bytes_key(&owner), reader.listing());
+            let search = Search {
+                owner: Some(owner),
+                order: Order::Oldest,
+                ..Search::default()
+            };
+            let (mut used, mut from) = (0_u64, None);
+            loop {
+                let page = listing.page(&search, from.as_ref(), PAGE)?;
+                for pin in page.pins.iter().filter(|pin| !replaced.contains(&pin.cid)) {
+                    let bytes = pin.options.metadata.get(&key);
+                    let bytes = bytes.and_then(|bytes| bytes.parse().ok());
+                    used = used.saturating_add(bytes.unwrap_or(0));
+                }
+                from = page.next;
+                if from.is_none() {
+                    return Ok(used);
+                }
+            }
+        })
+        .await
     }
 
     /// Checks that the acting owner may hold these uploads, of which each has a CID and a size.

@@ -36,6 +36,10 @@ pub(super) async fn revoke(State(cluster): State<Cluster>, Path(id_or_name): Pat
     answer::result(cluster.revoke_credential(&id_or_name).await)
 }
 
+pub(super) async fn usage(State(cluster): State<Cluster>, Path(id_or_name): Path<String>) -> Response<Body> {
+    answer::result(cluster.credential_usage(&id_or_name).await)
+}
+
 /// Answers who makes the request, and what is permitted.
 pub(super) async fn own(Extension(caller): Extension<Caller>) -> Response<Body> {
     answer::json(&cluster_api::Caller {

@@ -38,10 +38,11 @@ macro_rules! files {
 }
 
 /// Name, content type and content of the files below `/ui`.
-const FILES: [(&str, &str, &str); 15] = files![
+const FILES: [(&str, &str, &str); 16] = files![
     "add.js" "text/javascript",
     "api.js" "text/javascript",
     "app.js" "text/javascript",
+    "credentials.js" "text/javascript",
     "dom.js" "text/javascript",
     "format.js" "text/javascript",
     "icon.svg" "image/svg+xml",

@@ -55,6 +55,11 @@ fn routes(auth: Arc<Auth>) -> Routes {
             Needs(Admin),
             credentials::revoke,
         )
+        .get(
+            "/auth/credentials/{credential}/usage",
+            Needs(Admin),
+            credentials::usage,
+        )
         .get("/id", Needs(Read), peers::id)
         .get("/version", Needs(Read), peers::version)
         .get("/peers", Needs(Read), peers::list)

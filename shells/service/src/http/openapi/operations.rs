@@ -2,8 +2,8 @@
 
 use cluster_api::{
     AddedOutput, Alert, BandwidthByProtocol, Caller, ConnectGraph, CreatedPin, Credential, CredentialAdd,
-    CredentialCreated, Drain, Event, GlobalPinInfo, GlobalRepoGc, HealthSummary, Id, Metric, OldPin, PeerAdd,
-    Pin, Token, Version,
+    CredentialCreated, CredentialUsage, Drain, Event, GlobalPinInfo, GlobalRepoGc, HealthSummary, Id, Metric,
+    OldPin, PeerAdd, Pin, Token, Version,
 };
 
 use super::SchemaOf;
@@ -384,6 +384,14 @@ pub(super) const OPERATIONS: &[Operation] = &[
         &[(
             200,
             Answer::Body("The revoked credential.", Content::Json(schema!(Credential))),
+        )],
+    ),
+    get(
+        "/auth/credentials/{credential}/usage",
+        "Returns the pins and bytes that a credential with the scope own holds",
+        &[(
+            200,
+            Answer::Body("What its owner holds.", Content::Json(schema!(CredentialUsage))),
         )],
     ),
     get(

@@ -8,13 +8,14 @@ import {pins} from './pins.js'
 import {pin} from './pin.js'
 import {add} from './add.js'
 import {peers} from './peers.js'
+import {credentials} from './credentials.js'
 import {signIn} from './sign_in.js'
 
 const main = document.getElementById('main')
 let leave = null
 
 // Each view fills an element, and returns a function that ends it.
-const VIEWS = {overview, pins, add, peers}
+const VIEWS = {overview, pins, add, peers, credentials}
 
 function show(view, title, argument) {
   if (leave) leave()

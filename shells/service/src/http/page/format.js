@@ -54,6 +54,16 @@ export function statusText(status) {
   return status.replaceAll('_', ' ')
 }
 
+// Names of the credentials that hold a pin, by its metadata; an empty one stands for all that act without an owner.
+export function owners(pin) {
+  const marks = Object.entries(pin.metadata || {}).filter(([key, value]) => !value && /^owner\/[^/]*$/.test(key))
+  return marks.map(([key]) => key.slice('owner/'.length))
+}
+
+export function ownerName(owner) {
+  return owner || 'users without an owner'
+}
+
 // Copies of a pin that exist, and that are wanted.
 export function copies(info) {
   const peers = Object.values(info.peer_map || {}).filter(peer => peer.status !== 'remote')

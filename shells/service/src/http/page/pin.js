@@ -3,7 +3,7 @@
 import {action, confirm, el, fact, fill, tag, toast} from './dom.js'
 import {json, lines} from './api.js'
 import {listen} from './live.js'
-import {bytes, plural, short, statusKind, statusText, time} from './format.js'
+import {bytes, ownerName, owners, plural, short, statusKind, statusText, time} from './format.js'
 import {meter} from './plot.js'
 import {describe} from './overview.js'
 
@@ -86,6 +86,20 @@ function historyOf(cid, events, pin, info) {
   return known.filter(event => new Date(event.time).getFullYear() > 1)
     .sort((a, b) => new Date(b.time) - new Date(a.time)).slice(0, HISTORY)
     .map(event => ({...event, peername: event.peername || (peers[event.peer] || {}).peername}))
+}
+
+// Who holds a pin, with the name and the size as each gave them; the rest of the metadata is shown as it is.
+function holders(pin) {
+  const metadata = pin.metadata || {}
+  const names = owners(pin)
+  const isOf = key => names.some(name => key === 'owner/' + name || key.startsWith('owner/' + name + '/'))
+  const shown = names.map(name => {
+    const given = metadata[`owner/${name}/name`]
+    const size = metadata[`owner/${name}/bytes`]
+    return el('div', {'data-owner': name}, el('b', null, ownerName(name)), given ? ', as ' + given : null, size ? ', uploaded ' + bytes(size) : null)
+  })
+  const rest = Object.entries(metadata).filter(([key]) => !isOf(key))
+  return [shown, rest.map(([key, value]) => el('div.mono', null, key + ' = ' + value))]
 }
 
 // `latest` returns the pin as it is when a form is sent.
@@ -174,13 +188,14 @@ export function pin(place, cid) {
     fill(buttons,
       action('Recover', async () => { await json('POST', '/pins/' + encodeURIComponent(cid) + '/recover'); toast('Failed copies are tried again'); refresh() }),
       action('Unpin', unpin, '.danger'))
-    const metadata = Object.entries(found.metadata || {}).map(([key, value]) => el('div.mono', null, key + ' = ' + value))
+    const [holding, metadata] = holders(found)
     fill(facts, el('section.card', null, el('dl.facts', null,
       fact('CID', el('code', {id: 'cid'}, cid), ' ', action('Copy', () => navigator.clipboard.writeText(cid), '.quiet')),
       fact('Mode', found.mode),
       fact('Copies', found.replication_factor_min === -1 ? 'every peer' : `${found.replication_factor_min} to ${found.replication_factor_max}`),
       fact('Pinned', time(found.timestamp)),
       fact('Expires', time(found.expire_at)),
+      holding.length ? fact('Owners', ...holding) : null,
       metadata.length ? fact('Metadata', ...metadata) : null,
       (found.origins || []).length ? fact('Origins', found.origins.map(origin => el('div.mono', null, origin))) : null)))
     // What is being entered stays.

@@ -4,7 +4,7 @@ import {el, fill, tag} from './dom.js'
 import {all} from './api.js'
 import {FIELDS, PAGE, search} from './search.js'
 import {listen} from './live.js'
-import {copies, plural, short, statusKind, statusText, time} from './format.js'
+import {copies, ownerName, owners, plural, short, statusKind, statusText, time} from './format.js'
 
 const STATUSES = ['', 'pinned', 'pinning', 'pin_queued', 'pin_error', 'unpin_queued', 'unpin_error', 'cluster_error']
 
@@ -20,8 +20,10 @@ export function statusTags(info) {
 function row(pin) {
   const status = el('td', null, el('span.sub', null, '…'))
   const link = '#/pins/' + encodeURIComponent(pin.cid)
+  const holders = owners(pin)
   const element = el('tr', {'data-cid': pin.cid},
-    el('td', null, el('a.name', {href: link}, pin.name || 'no name'), el('div.sub.mono', {title: pin.cid}, short(pin.cid))),
+    el('td', null, el('a.name', {href: link}, pin.name || 'no name'), el('div.sub.mono', {title: pin.cid}, short(pin.cid)),
+      holders.length ? el('div.sub.owners', null, 'Owned by ' + holders.map(ownerName).join(', ')) : null),
     status,
     el('td', null, pin.replication_factor_min === -1 || pin.replication_factor_min === undefined ? 'every peer'
       : pin.replication_factor_min + ' to ' + pin.replication_factor_max),

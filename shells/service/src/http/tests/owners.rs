@@ -119,7 +119,7 @@ enum Treatment {
 }
 
 /// Every route of the REST API. A new one must be added here.
-const REST: [(&str, &str, Treatment); 52] = {
+const REST: [(&str, &str, Treatment); 53] = {
     use Treatment::{Absent, Elsewhere, Joined, Listed, Unrelated};
     [
         ("GET", "/", Unrelated),
@@ -131,6 +131,7 @@ const REST: [(&str, &str, Treatment); 52] = {
         ("GET", "/auth/credentials", Unrelated),
         ("POST", "/auth/credentials", Unrelated),
         ("DELETE", "/auth/credentials/{credential}", Unrelated),
+        ("GET", "/auth/credentials/{credential}/usage", Unrelated),
         ("GET", "/id", Unrelated),
         ("GET", "/version", Unrelated),
         ("GET", "/peers", Unrelated),
@@ -668,11 +669,27 @@ async fn owner_uploads_no_more_bytes_than_its_credential_permits() {
     }
     assert_eq!(add(vec![1; 600]).await.status, 200, "the same once more");
     let added: Value = serde_json::from_str(&first.body).unwrap();
+    let used = owners
+        .api
+        .test
+        .cluster(1)
+        .credential_usage("small")
+        .await
+        .unwrap();
+    assert_eq!((used.pins, used.bytes), (1, added[0]["size"].as_u64()));
     let path = format!("/pins/{}", added[0]["cid"].as_str().unwrap());
     // A later request for the pin keeps its size.
     assert_eq!(owners.api.send("POST", &path, &small, "").await.status, 200);
     assert_eq!(add(vec![2; 1000]).await.status, 403);
     assert_eq!(owners.api.send("DELETE", &path, &small, "").await.status, 200);
+    let used = owners
+        .api
+        .test
+        .cluster(1)
+        .credential_usage("small")
+        .await
+        .unwrap();
+    assert_eq!((used.pins, used.bytes), (0, Some(0)));
     assert_eq!(add(vec![2; 1000]).await.status, 200);
 
     let (_server, address) = proxy(&owners).await;
