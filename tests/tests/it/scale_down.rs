@@ -1,5 +1,5 @@
-//! Hook of the Helm chart by which a peer leaves the cluster when its StatefulSet gets fewer replicas. The API
-//! of Kubernetes is simulated; the peers are real.
+//! Hook of the Helm chart by which a peer leaves the cluster when its StatefulSet gets fewer replicas. The
+//! API of Kubernetes is simulated; the peers are real.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
