@@ -17,7 +17,7 @@ api=${KUBERNETES_API:-https://kubernetes.default.svc}
 account=${SERVICE_ACCOUNT:-/var/run/secrets/kubernetes.io/serviceaccount}
 
 log() {
-  line="drain on scale-down: $*"
+  line="drain on scale-down: $(printf '%s' "$*" | tr '\n' ' ')"
   { echo "$line" >>"$log_file"; } 2>/dev/null || echo "$line"
 }
 
