@@ -203,6 +203,8 @@ export function pin(place, cid) {
   }
 
   async function refresh() {
+    // Of two refreshes at once, the timer of one outlives the view.
+    if (ended) return
     clearTimeout(timer)
     const path = '/' + encodeURIComponent(cid)
     try {
