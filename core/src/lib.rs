@@ -59,6 +59,7 @@ mod records;
 mod requests;
 mod rescue;
 mod rng;
+mod scrubber;
 mod snapshot;
 #[cfg(test)]
 mod testing;
@@ -105,6 +106,9 @@ pub use planted::{Bug, announce_news, plant, shrink};
 pub use policy::Policy;
 pub use records::{HardState, Identity, LogEntry, Payload, Recovered};
 pub use rescue::{Rescue, RescueError};
+pub use scrubber::{
+    SCRUB_SHARE_MAX, ScrubChange, ScrubConfig, ScrubCounts, ScrubCycle, ScrubRecord, ScrubStep, Scrubber,
+};
 pub use snapshot::{Applied, Manifest};
 pub use time::{Instant, Now, Timestamp};
 pub use view::PinsetView;

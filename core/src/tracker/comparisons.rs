@@ -27,7 +27,7 @@ const REST: u32 = 10;
 const TICKETS_MAX: usize = 64;
 
 /// Error text of a lost pin, as the Go peer's `unexpectedly_unpinned`.
-const LOST: &str = "the item should be pinned but it is not: it will be pinned again";
+const LOST: &str = "its content is missing or damaged at the IPFS node: it will be pinned again";
 
 /// A running comparison.
 #[derive(Debug, Clone)]

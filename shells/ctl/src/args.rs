@@ -378,6 +378,43 @@ pub(crate) enum Ipfs {
         #[arg(long)]
         local: bool,
     },
+    /// Show or control the scrubs, which read and hash again everything that the IPFS nodes hold
+    #[command(long_about = SCRUB, after_help = SCRUB_EXAMPLES)]
+    Scrub(Scrub),
+}
+
+const SCRUB: &str = "\
+Shows or controls the scrubs of the peers. In each cycle a peer reads and hashes everything that its IPFS \
+node holds, slowly. Copies of damaged and missing blocks are fetched from other peers; what no peer has is \
+listed as not mended, and its pins are in error. Changes survive restarts.";
+
+const SCRUB_EXAMPLES: &str = "\
+Examples:
+  ipfs-cluster-ctl ipfs scrub                        show the scrubs of all peers
+  ipfs-cluster-ctl ipfs scrub --now --fraction 0.5   begin now, and use half of the disks' time
+  ipfs-cluster-ctl ipfs scrub --pause --local        pause the scrub of the contacted peer";
+
+/// Arguments of `ipfs scrub`.
+#[derive(Debug, Args)]
+pub(crate) struct Scrub {
+    /// Begin a cycle now, unless one runs; also ends a pause
+    #[arg(long, conflicts_with_all = ["pause", "resume"])]
+    pub(crate) now: bool,
+    /// Check nothing until the scrub is resumed
+    #[arg(long, conflicts_with = "resume")]
+    pub(crate) pause: bool,
+    /// End a pause
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// Share of the time in which the disk may be read, 0.001 to 1; "default" for the configured one
+    #[arg(long, value_name = "FRACTION")]
+    pub(crate) fraction: Option<String>,
+    /// Only the contacted peer
+    #[arg(long, conflicts_with = "peer")]
+    pub(crate) local: bool,
+    /// Only this peer; can be repeated
+    #[arg(long, value_name = "PEER")]
+    pub(crate) peer: Vec<String>,
 }
 
 const STATUS: &str = "\

@@ -5,7 +5,7 @@ mod auth;
 mod drain;
 mod pin;
 
-use crate::args::{Cli, Command, Events, Global, Health, Ipfs, OneOrAll, Peers, Pin, Status};
+use crate::args::{Cli, Command, Events, Global, Health, Ipfs, OneOrAll, Peers, Pin, Scrub, Status};
 use crate::failure::{Failure, print_stderr};
 use crate::graph;
 use crate::output::Output;
@@ -70,6 +70,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<(), Failure
         Command::Events(wanted) => events(client, output, wanted).await,
         Command::Auth(command) => auth::auth(client, output, command).await,
         Command::Ipfs(Ipfs::Gc { local }) => output.show(&client.repo_gc(local).await?),
+        Command::Ipfs(Ipfs::Scrub(wanted)) => scrub(client, output, wanted).await,
         Command::Commands(_) => list_commands(output),
         Command::Completions { shell } => completions(shell),
         Command::Man { folder } => manual(&folder),
@@ -140,6 +141,41 @@ fn connect(global: &Global, consistent: bool) -> Result<Client, Failure> {
             observer,
         },
     )?)
+}
+
+/// Shows the scrubs, after the changes that are wanted.
+async fn scrub(client: &Client, output: &mut Output, wanted: Scrub) -> Result<(), Failure> {
+    let mut query = Query::default();
+    if wanted.local {
+        query.set("local", true);
+    }
+    if !wanted.peer.is_empty() {
+        let peers: Vec<String> = wanted
+            .peer
+            .iter()
+            .map(|peer| validate::peer(peer))
+            .collect::<Result<_, _>>()?;
+        query.set("peer", peers.join(","));
+    }
+    let actions = [
+        ("start", wanted.now),
+        ("pause", wanted.pause),
+        ("resume", wanted.resume),
+    ];
+    let action = actions.iter().find(|(_, is_wanted)| *is_wanted);
+    if let Some((action, _)) = action {
+        query.set("action", *action);
+    }
+    let changes = action.is_some() || wanted.fraction.is_some();
+    if let Some(fraction) = wanted.fraction {
+        query.set("fraction", fraction);
+    }
+    let answer = if changes {
+        client.change_scrubs(&query).await?
+    } else {
+        client.scrubs(&query).await?
+    };
+    output.show(&answer)
 }
 
 /// Prints events as they arrive. The end of the stream is an error, because later events are missed.

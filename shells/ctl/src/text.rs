@@ -4,8 +4,8 @@ use crate::human;
 use cluster_api::terminal::{self, Escaping};
 use cluster_api::{
     AddedOutput, Alert, BandwidthByProtocol, Caller, Credential, CredentialCreated, Drain, Event,
-    GlobalPinInfo, GlobalRepoGc, GoDuration, HealthSummary, Id, Metric, Pin, PinMode, Problem, Time,
-    Transfer, Version,
+    GlobalPinInfo, GlobalRepoGc, GlobalScrub, GoDuration, HealthSummary, Id, Metric, Pin, PinMode, Problem,
+    Scrub, ScrubCycle, Time, Transfer, Version,
 };
 use std::fmt::{self, Write};
 
@@ -361,6 +361,77 @@ impl Text for GlobalRepoGc {
     }
 }
 
+impl Text for GlobalScrub {
+    fn text(&self, out: &mut Lines, now: Time) {
+        for (peer, scrub) in &self.peer_map {
+            let name = if scrub.peername.is_empty() {
+                peer
+            } else {
+                &scrub.peername
+            };
+            scrub_lines(name, scrub, out, now);
+        }
+    }
+}
+
+fn scrub_lines(name: &str, scrub: &Scrub, out: &mut Lines, now: Time) {
+    let _ = write!(out, "{name:<15} | {}", scrub.state);
+    if scrub.state != "unreachable" {
+        let _ = write!(out, " | {}% of the time", scrub.fraction * 100.0);
+    }
+    if !scrub.next.is_zero() {
+        let _ = write!(out, " | next {}", human::relative(scrub.next, now));
+    }
+    if !scrub.error.is_empty() {
+        let _ = write!(out, " | ERROR: {}", scrub.error);
+    }
+    out.end_line();
+    let counts = |cycle: &ScrubCycle| {
+        format!(
+            "{} blocks, {}, {} damaged, {} pins incomplete",
+            cycle.blocks,
+            human::bytes(cycle.bytes),
+            cycle.damaged,
+            cycle.incomplete
+        )
+    };
+    if let Some(cycle) = &scrub.cycle {
+        line!(
+            out,
+            "  > Cycle: since {}: {} of {} on disk",
+            cycle.since.date_and_time(),
+            counts(cycle),
+            human::bytes(scrub.repository_bytes)
+        );
+    }
+    if let Some(last) = &scrub.last {
+        line!(
+            out,
+            "  > Last: {} to {}: {}",
+            last.since.date_and_time(),
+            last.ended.date_and_time(),
+            counts(last)
+        );
+    }
+    if scrub.mended_blocks + scrub.mended_pins > 0 {
+        line!(
+            out,
+            "  > Mended since the start: {} blocks, {} pins",
+            scrub.mended_blocks,
+            scrub.mended_pins
+        );
+    }
+    if scrub.unmended_blocks + scrub.unmended_pins > 0 {
+        line!(
+            out,
+            "  > NOT MENDED: {} blocks, {} pins: {}",
+            scrub.unmended_blocks,
+            scrub.unmended_pins,
+            scrub.unmended.join(" ")
+        );
+    }
+}
+
 fn sorted(texts: &[String]) -> Vec<&str> {
     let mut sorted: Vec<_> = texts.iter().map(String::as_str).collect();
     sorted.sort_unstable();
@@ -493,6 +564,24 @@ mod tests {
         let expected = "c              \n  > CIDs:\n    - Qk\n    - ERROR: e\n  > Freed: 1.2 kB\n\
                         Qb              | ERROR: down\n  > CIDs:\n";
         assert_eq!(text(gc), expected);
+    }
+
+    #[test]
+    fn scrubs_show_what_was_checked_and_what_is_not_mended() {
+        let scrubs = serde_json::from_str::<GlobalScrub>(
+            r#"{"peer_map":{"Qa":{"peername":"a","state":"running","fraction":0.25,"repository_bytes":5000000,
+                "cycle":{"since":"2026-09-30T10:00:00Z","blocks":7,"bytes":1234,"damaged":2,"incomplete":1},
+                "last":{"since":"2026-08-30T10:00:00Z","ended":"2026-08-30T11:00:00Z","blocks":9},
+                "mended_blocks":2,"unmended_pins":1,"unmended":["Qx"]},
+                "Qb":{"state":"unreachable","error":"down"}}}"#,
+        );
+        let expected = "a               | running | 25% of the time\n  \
+                        > Cycle: since 2026-09-30 10:00:00: 7 blocks, 1.2 kB, 2 damaged, 1 pins incomplete \
+                        of 5.0 MB on disk\n  \
+                        > Last: 2026-08-30 10:00:00 to 2026-08-30 11:00:00: 9 blocks, 0 B, 0 damaged, 0 \
+                        pins incomplete\n  > Mended since the start: 2 blocks, 0 pins\n  \
+                        > NOT MENDED: 0 blocks, 1 pins: Qx\nQb              | unreachable | ERROR: down\n";
+        assert_eq!(text(scrubs), expected);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 mod embedded;
 mod error;
+mod scrub;
 mod types;
 
 use crate::Cid;
@@ -13,6 +14,7 @@ use futures::stream::{BoxStream, Stream, StreamExt};
 use libp2p::{Multiaddr, PeerId};
 
 pub use self::error::{Cause, Error};
+pub use self::scrub::Scrub;
 pub use self::types::{Collected, Identity, PinRequest, PinState, RepoStat, Stored};
 use crate::unixfs::Name;
 use crate::{Block, Node, PinMode, Progress, kubo};

@@ -7,7 +7,7 @@ pub(crate) mod size;
 mod tests;
 mod visited;
 
-pub(crate) use health::{Health, health, verify};
+pub(crate) use health::{Health, HealthWalk, health, verify};
 pub(crate) use selection::{ByteRange, Scope, Selection, archive};
 pub(crate) use visited::{Marked, Visited};
 

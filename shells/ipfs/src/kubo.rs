@@ -12,6 +12,7 @@ mod lines;
 mod pins;
 mod query;
 mod repo;
+mod scrub;
 mod throttle;
 mod traceparent;
 mod transport;
@@ -23,6 +24,7 @@ use tokio::sync::OnceCell;
 
 pub use self::config::{BadAddress, Config, parse_node_address};
 pub use self::forward::{Forward, ForwardBody};
+pub use self::scrub::Scrub;
 use self::transport::Transport;
 use crate::backend::{Cause, Error};
 
@@ -33,6 +35,8 @@ pub struct Client {
     config: Arc<Config>,
     /// Whether `block/put` accepts many blocks in one request, once known.
     many_blocks: Arc<OnceCell<bool>>,
+    /// Damage that the last scrub found and could not mend.
+    findings: Arc<scrub::Findings>,
 }
 
 impl Client {
@@ -46,6 +50,7 @@ impl Client {
             transport,
             config: Arc::new(config),
             many_blocks: Arc::default(),
+            findings: Arc::default(),
         })
     }
 

@@ -46,7 +46,7 @@ pub use backend::Backend;
 pub use error::Error;
 pub use keys::NamedKey;
 pub use names::{Lookup, PublishOptions, ResolvedName};
-pub use node::{Collected, GcGuard, Node, Pace, Upload};
+pub use node::{Collected, GcGuard, Node, Pace, Scrub, Scrubbed, Unmended, Upload};
 pub use provider::{Duty, ProvideStat};
 pub use routing::Provider;
 pub use settings::PublicNetwork;

@@ -7,10 +7,14 @@ mod network;
 mod pins;
 mod repair;
 mod routing;
+mod scrub;
+mod unmended;
 mod upload;
 
 pub(crate) use files::Trace;
 pub use gc::{Collected, Pace};
+pub use scrub::{Scrub, Scrubbed};
+pub use unmended::Unmended;
 pub use upload::Upload;
 
 use crate::Cid;
@@ -193,6 +197,15 @@ impl Node {
         let finder = Finder::new(routing.clone(), network.clone(), gateways);
         let provider = Provider::start(store.clone(), routing.clone(), settings.clone(), &path, &closed);
         let broken = Arc::new(BrokenPins::default());
+        let (known, found) = (store.clone(), broken.clone());
+        let folder = path.clone();
+        blocking(move || unmended::load(&folder, &known, &found)).await?;
+        tokio::spawn(unmended::save_changes(
+            path.clone(),
+            store.clone(),
+            broken.clone(),
+            closed.clone(),
+        ));
         let repairing = repair::run(store.clone(), finder.clone(), broken.clone(), closed.clone());
         tokio::spawn(repairing);
         Ok(Inner {

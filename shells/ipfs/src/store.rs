@@ -29,6 +29,7 @@ use fjall::{Database, Keyspace, Readable};
 use index::{Entry, Fresh};
 use reserve::Reserve;
 use segments::{Files, Read};
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -278,11 +279,7 @@ impl Store {
     pub(crate) fn pins(&self) -> Result<impl Iterator<Item = Result<Pin, Error>> + Send + use<>, Error> {
         let open = self.db()?;
         let items = open.db.snapshot().iter(&open.pins);
-        Ok(items.map(|guard| {
-            let (key, value) = guard.into_inner()?;
-            let cid = Cid::try_from(&*key).map_err(|error| Error::Damaged(format!("pin record: {error}")))?;
-            decode_pin(cid, &value)
-        }))
+        Ok(items.map(decode_pin_entry))
     }
 
     /// Lists a snapshot of all blocks' keys, sorted.
@@ -292,6 +289,28 @@ impl Store {
         let fresh = open.fresh.keys();
         let stored = open.db.snapshot().iter(&open.blocks);
         Ok(index::merge(fresh, stored.map(|guard| Ok(guard.key()?.to_vec()))))
+    }
+
+    /// Lists a snapshot of the keys of blocks after one, sorted; all keys after an empty one.
+    pub(crate) fn keys_after(
+        &self,
+        after: &[u8],
+    ) -> Result<impl Iterator<Item = Result<Vec<u8>, Error>> + use<>, Error> {
+        let open = self.db()?;
+        let mut fresh = open.fresh.keys();
+        fresh.retain(|key| key.as_slice() > after);
+        let bounds = (Bound::Excluded(after.to_vec()), Bound::Unbounded);
+        let stored = open.db.snapshot().range(&open.blocks, bounds);
+        Ok(index::merge(fresh, stored.map(|guard| Ok(guard.key()?.to_vec()))))
+    }
+
+    /// Returns the first pin after a CID in order of the CID's bytes; the first of all after `None`.
+    pub(crate) fn pin_after(&self, after: Option<&Cid>) -> Result<Option<Pin>, Error> {
+        let open = self.db()?;
+        let after = after.map(Cid::to_bytes).unwrap_or_default();
+        let bounds = (Bound::Excluded(after), Bound::Unbounded);
+        let first = open.db.snapshot().range(&open.pins, bounds).next();
+        first.map(decode_pin_entry).transpose()
     }
 }
 
@@ -317,6 +336,12 @@ fn encode_pin(pin: &Pin) -> Vec<u8> {
         PinMode::Direct => 1,
     };
     [&[1, mode], pin.name.as_bytes()].concat()
+}
+
+fn decode_pin_entry(entry: fjall::Guard) -> Result<Pin, Error> {
+    let (key, value) = entry.into_inner()?;
+    let cid = Cid::try_from(&*key).map_err(|error| Error::Damaged(format!("pin record: {error}")))?;
+    decode_pin(cid, &value)
 }
 
 fn decode_pin(cid: Cid, value: &[u8]) -> Result<Pin, Error> {

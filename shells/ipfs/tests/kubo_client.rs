@@ -361,3 +361,73 @@ async fn numbers_are_parsed_from_kubo_and_js_ipfs() {
         assert_eq!(fake.paths(), ["/api/v0/repo/stat?size-only=true"]);
     }
 }
+
+#[tokio::test]
+async fn scrub_reads_kubos_verification_and_unpins_what_lacks_blocks() {
+    let other = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy";
+    let fake = FakeDaemon::answering(&[
+        &chunked(
+            &[
+                r#"{"Msg":"","Progress":1}"#,
+                &format!(
+                    r#"{{"Msg":"block {RAW} was corrupt (hash mismatch), removed, healed","Progress":0}}"#
+                ),
+                r#"{"Msg":"","Progress":2}"#,
+                &format!(r#"{{"Msg":"block {other} was corrupt (hash mismatch)","Progress":0}}"#),
+                r#"{"Msg":"","Progress":3}"#,
+            ],
+            Some("verify complete, 2 blocks corrupt, 1 removed, 1 healed"),
+        ),
+        &chunked(
+            &[
+                &format!(r#"{{"Cid":"{RAW}","Ok":true}}"#),
+                &format!(r#"{{"Cid":"{CID}","BadNodes":[{{"Cid":"{other}","Err":"not found"}}]}}"#),
+            ],
+            None,
+        ),
+        &sized("200 OK", "application/json", &format!(r#"{{"Pins":["{CID}"]}}"#)),
+    ])
+    .await;
+    let client = client(fake.address);
+    let (mut scrub, mut position) = (client.scrub(), String::new());
+    let mut all = Vec::new();
+    loop {
+        let found = scrub.check(&position).await.unwrap();
+        let next = found.position.clone();
+        all.push(found);
+        match next {
+            Some(next) => position = next,
+            None => break,
+        }
+    }
+    let sum = |count: fn(&cluster_ipfs::Scrubbed) -> u64| all.iter().map(count).sum::<u64>();
+    assert_eq!((sum(|found| found.blocks), sum(|found| found.damaged)), (3, 2));
+    let incomplete: Vec<Cid> = all.iter().flat_map(|found| found.incomplete.clone()).collect();
+    assert_eq!(incomplete, [cid()]);
+    let unmended = client.unmended();
+    assert_eq!((unmended.blocks, unmended.mended_blocks), (1, 1));
+    assert_eq!(unmended.examples, [other.parse::<Cid>().unwrap()]);
+    assert_eq!(
+        fake.paths(),
+        [
+            "/api/v0/repo/verify?heal=true&heal-timeout=2m".to_owned(),
+            "/api/v0/pin/verify?verbose=true".to_owned(),
+            format!("/api/v0/pin/rm?arg={CID}"),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn scrub_whose_answer_breaks_off_is_an_error_and_begins_anew() {
+    let broken = chunked(&[r#"{"Msg":"","Progress":1}"#], Some("context canceled"));
+    let whole = chunked(
+        &[r#"{"Msg":"verify complete, all blocks validated.","Progress":0}"#],
+        None,
+    );
+    let fake = FakeDaemon::answering(&[&broken, &whole]).await;
+    let mut scrub = client(fake.address).scrub();
+    let error = scrub.check("").await.unwrap_err();
+    assert_eq!(error.message(), "context canceled");
+    let found = scrub.check("block 1").await.unwrap();
+    assert_eq!((found.blocks, found.position.as_deref()), (0, Some("pins")));
+}

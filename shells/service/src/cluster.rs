@@ -28,6 +28,7 @@ mod recover;
 mod repositories;
 mod rpc;
 mod scan;
+mod scrub;
 pub(crate) mod search;
 mod status;
 mod status_all;
@@ -56,6 +57,7 @@ pub use self::garbage::Collected;
 pub use self::ping::PingValue;
 pub(crate) use self::problems::consensus_problem;
 pub use self::repositories::Repositories;
+pub use self::scrub::{ScrubSettings, Scrubbers};
 pub use self::status_all::Rows;
 use crate::driver::Handle;
 use crate::events::EventLog;
@@ -92,6 +94,8 @@ pub struct Config {
     pub version: String,
     /// Highest protocol version that this peer reads: calls of later ones are refused.
     pub protocol: u8,
+    /// Settings of the scrub.
+    pub scrub: ScrubSettings,
 }
 
 /// The components of a running peer that the operations combine.
@@ -134,6 +138,7 @@ struct Inner {
     turns: quota::Turns,
     followers: Semaphore,
     following: follow::Following,
+    scrub: scrub::Scrub,
     samples: copies::Sampling,
     answer_timeout: Duration,
 }
@@ -147,13 +152,14 @@ impl fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Returns the operations over these components. Starts no task.
+    /// Returns the operations over these components. Starts no task; reads the small file of the scrub.
     pub fn new(config: Config, parts: Parts) -> Self {
         Self::with_answer_timeout(config, parts, rpc::ANSWER_TIMEOUT)
     }
 
     /// As [`Self::new`], with a time limit for answers of other peers.
     fn with_answer_timeout(config: Config, parts: Parts, answer_timeout: Duration) -> Self {
+        let scrub = scrub::Scrub::open(&config.scrub);
         Self {
             actor: None,
             inner: Arc::new(Inner {
@@ -173,6 +179,7 @@ impl Cluster {
                 turns: quota::Turns::default(),
                 followers: Semaphore::new(follow::FOLLOWERS_MAX),
                 following: follow::Following::default(),
+                scrub,
                 samples: copies::Sampling::default(),
                 answer_timeout,
             }),

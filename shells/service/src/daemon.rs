@@ -283,6 +283,7 @@ impl Running {
         let peering = ipfs_swarm::connect(backend.clone(), handle, me.clone(), swarm_delay(config));
         tasks.spawn(peering);
         tasks.spawn(cluster.clone().watch_broken_pins());
+        tasks.spawn(cluster.clone().scrub_in_cycles());
         tasks.spawn(cluster.clone().share_contexts());
         tasks.spawn(cluster.clone().follow_statuses());
         let servers = listen::serve(folder, cluster, &backend, observer, &events).await?;

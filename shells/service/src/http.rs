@@ -28,6 +28,7 @@ mod refusals;
 mod rest;
 mod routes;
 mod scopes;
+mod scrub;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -197,6 +197,20 @@ catalogue! {
     provide_failures: IntCounter = "ipfs_provide_failures_total" []
         "Sends of provider records to a server of the DHT that failed";
 
+    // The scrub.
+    scrub_blocks: IntCounter = "scrub_blocks_total" [] "Blocks that the scrub has read and hashed";
+    scrub_bytes: IntCounter = "scrub_bytes_total" [] "Bytes of these blocks";
+    scrub_damaged: IntCounter = "scrub_damaged_blocks_total" [] "Damaged blocks that the scrub has found";
+    scrub_incomplete: IntCounter = "scrub_incomplete_pins_total" []
+        "Pins that the scrub has found to lack blocks";
+    scrub_failing: IntGauge = "scrub_failing" [] "1 if the IPFS node could not check the last piece";
+    scrub_completed: IntGauge = "scrub_completed_timestamp_seconds" []
+        "Unix time of the end of the last complete scrub; 0 before the first";
+    mended: IntCounterVec = "ipfs_mended_total" ["kind"]
+        "Damaged blocks replaced by copies of other peers, and pins whose blocks were fetched again";
+    unmended: IntGaugeVec = "ipfs_unmended" ["kind"]
+        "Damaged blocks that are not replaced yet, and pins that lack blocks";
+
     build_info: IntGaugeVec = "build_info" ["version"] "1, with the version of the program";
 }
 

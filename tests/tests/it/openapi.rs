@@ -105,6 +105,7 @@ fn reads() -> Vec<Request<'static>> {
         "/pins/recover",
         "/pins/sync",
         "/drains",
+        "/ipfs/scrub",
         "/openapi.json",
     ];
     let mut all: Vec<Request<'static>> = paths.map(|path| plain("GET", path)).to_vec();
@@ -170,6 +171,12 @@ fn changes(peers: &[Peer]) -> Vec<Request<'static>> {
         plain("POST", "/token"),
         ("POST", "/peers", "/peers".to_owned(), unknown),
         plain("POST", "/ipfs/gc"),
+        of(
+            "POST",
+            "/ipfs/scrub",
+            "/ipfs/scrub?action=start&fraction=0.5".to_owned(),
+        ),
+        plain("POST", "/ipfs/scrub"),
         of(
             "POST",
             "/drains/{peer}",

@@ -14,7 +14,7 @@ use super::{Answer, Ask, Body, Client, ClientError, Lines};
 use crate::query::escape_path;
 use crate::{
     AddParams, AddedOutput, Alert, BandwidthByProtocol, Caller, ConnectGraph, Credential, CredentialAdd,
-    CredentialCreated, CredentialUsage, Drain, Event, GlobalPinInfo, GlobalRepoGc, HealthSummary, Id, Metric,
+    CredentialCreated, CredentialUsage, Drain, Event, GlobalPinInfo, GlobalRepoGc, GlobalScrub, HealthSummary, Id, Metric,
     Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Token, Version,
 };
 
@@ -500,6 +500,25 @@ impl Client {
     /// See [`Client`].
     pub async fn repo_gc(&self, local: bool) -> Result<Answer<GlobalRepoGc>, ClientError> {
         self.one(Method::POST, format!("/ipfs/gc?{}", local_query(local).encode()))
+            .await
+    }
+
+    /// Returns the state of the scrubs of all peers, or of those that the query names: `local`, `peer`.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub async fn scrubs(&self, query: &Query) -> Result<Answer<GlobalScrub>, ClientError> {
+        self.one(Method::GET, format!("/ipfs/scrub?{}", query.encode()))
+            .await
+    }
+
+    /// Starts, pauses, resumes or slows the scrubs of all peers, or of some: `action`, `fraction`, `local`,
+    /// `peer`. Returns their state.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub async fn change_scrubs(&self, query: &Query) -> Result<Answer<GlobalScrub>, ClientError> {
+        self.one(Method::POST, format!("/ipfs/scrub?{}", query.encode()))
             .await
     }
 

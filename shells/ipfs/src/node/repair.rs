@@ -15,11 +15,17 @@ use crate::{Error, PinMode, codec};
 use futures::stream::{FuturesUnordered, StreamExt};
 use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::{interval, timeout};
 use tokio_util::sync::CancellationToken;
 
 /// Damaged blocks fetched concurrently: 32 MiB at most.
 const FETCHES: usize = 16;
+/// Limit on waiting for a copy of a damaged block; then others get their turn.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(120);
+/// Interval at which all damaged blocks are asked for again that no peer had.
+const RETRY_INTERVAL: Duration = Duration::from_secs(600);
 /// Queue of announced broken pins; further ones are found by the next comparison of all pins.
 const ANNOUNCED_MAX: usize = 4096;
 
@@ -28,12 +34,16 @@ const ANNOUNCED_MAX: usize = 4096;
 pub(super) struct BrokenPins {
     state: Mutex<State>,
     announced: Notify,
+    /// Notified for [`super::unmended`], which saves the pins.
+    pub(super) changed: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     pins: BTreeSet<Cid>,
     announced: VecDeque<Cid>,
+    /// Number of pins that were complete again, since the start.
+    mended: u64,
 }
 
 impl BrokenPins {
@@ -41,22 +51,38 @@ impl BrokenPins {
         lock(&self.state).pins.contains(cid)
     }
 
-    pub(super) fn insert(&self, cid: Cid) {
+    /// Adds a pin, and announces it if it is new; `false` if it is not.
+    pub(super) fn insert(&self, cid: Cid) -> bool {
         let mut state = lock(&self.state);
-        if state.pins.insert(cid) && state.announced.len() < ANNOUNCED_MAX {
+        let is_new = state.pins.insert(cid);
+        if is_new && state.announced.len() < ANNOUNCED_MAX {
             state.announced.push_back(cid);
             self.announced.notify_one();
         }
+        if is_new {
+            self.changed.notify_one();
+        }
+        is_new
     }
 
     pub(super) fn remove(&self, cid: &Cid) {
-        if lock(&self.state).pins.remove(cid) {
+        let mut state = lock(&self.state);
+        if state.pins.remove(cid) {
+            state.mended += 1;
+            self.changed.notify_one();
             tracing::info!("all blocks of the pin {cid} are present again");
         }
     }
 
-    fn all(&self) -> Vec<Cid> {
+    pub(super) fn all(&self) -> Vec<Cid> {
         lock(&self.state).pins.iter().copied().collect()
+    }
+
+    /// Returns the number of broken pins, of those mended since the start, and the first broken ones.
+    pub(super) fn summary(&self, examples: usize) -> (u64, u64, Vec<Cid>) {
+        let state = lock(&self.state);
+        let first = state.pins.iter().take(examples).copied().collect();
+        (state.pins.len() as u64, state.mended, first)
     }
 }
 
@@ -111,9 +137,11 @@ pub(super) async fn run(
     // Blocks in flight, and blocks that were not replaced, to avoid asking for them in a loop.
     let (mut asked, mut failed) = (HashSet::new(), HashSet::new());
     let mut fetches = FuturesUnordered::new();
+    let mut retry = interval(RETRY_INTERVAL);
     loop {
         tokio::select! {
             () = closed.cancelled() => return,
+            _ = retry.tick() => failed.clear(),
             () = store.damage().changed() => {
                 failed.clear();
                 if let Err(error) = update_broken_pins(&store, &broken).await {
@@ -144,7 +172,11 @@ pub(super) async fn run(
             asked.insert(key.clone());
             let session = finder.session();
             // Other peers find blocks by their multihash too.
-            fetches.push(async move { (key, session.get(Cid::new_v1(codec::RAW, hash)).await) });
+            fetches.push(async move {
+                let cid = Cid::new_v1(codec::RAW, hash);
+                let fetched = timeout(FETCH_TIMEOUT, session.get(cid)).await;
+                (key, fetched.unwrap_or(Err(Error::NotFound(cid))))
+            });
         }
     }
 }

@@ -3,7 +3,7 @@
 use super::lock;
 use std::collections::HashSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use tokio::sync::Notify;
 
 /// Maximum number of recorded blocks, 100 bytes each; a disk with more is beyond repair block by block.
@@ -17,6 +17,10 @@ pub(crate) struct Damage {
     /// True if there is any damage; avoids the lock in the usual case.
     any: AtomicBool,
     changed: Notify,
+    /// As `changed`, for the task that saves the keys.
+    unsaved: Notify,
+    /// Number of blocks that were replaced since the start.
+    replaced: AtomicU64,
 }
 
 impl Damage {
@@ -32,7 +36,24 @@ impl Damage {
         if is_current() && keys.len() < DAMAGED_MAX && keys.insert(key.to_vec()) {
             self.any.store(true, Ordering::Release);
             self.changed.notify_one();
+            self.unsaved.notify_one();
         }
+    }
+
+    /// Clears the record of a block that was replaced by an intact copy, and counts it.
+    pub(super) fn replaced(&self, key: &[u8]) {
+        self.replaced.fetch_add(1, Ordering::Relaxed);
+        self.clear(key);
+    }
+
+    /// Returns the number of blocks that were replaced since the start.
+    pub(crate) fn replaced_count(&self) -> u64 {
+        self.replaced.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of damaged blocks.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.keys).len()
     }
 
     /// Clears the record of a block that was replaced or deleted. Readers must see the change already.
@@ -41,6 +62,7 @@ impl Damage {
         if keys.remove(key) {
             self.any.store(!keys.is_empty(), Ordering::Release);
             self.changed.notify_one();
+            self.unsaved.notify_one();
         }
     }
 
@@ -56,5 +78,10 @@ impl Damage {
     /// Waits for a change since the last call.
     pub(crate) async fn changed(&self) {
         self.changed.notified().await;
+    }
+
+    /// Waits for a change since the last call of this function.
+    pub(crate) async fn unsaved(&self) {
+        self.unsaved.notified().await;
     }
 }

@@ -306,7 +306,7 @@ impl Writer {
             });
         }
         self.fresh().change(|fresh| fresh.extend(entries));
-        damaged.iter().for_each(|key| self.damage.clear(key));
+        damaged.iter().for_each(|key| self.damage.replaced(key));
         Ok(Reply::default())
     }
 

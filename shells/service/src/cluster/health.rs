@@ -40,11 +40,26 @@ impl Cluster {
         .await
     }
 
-    /// Returns the expired metrics, newest first.
+    /// Returns the damage at this peer that is not mended, and then the expired metrics, newest first.
     ///
     /// # Errors
     /// This peer is shutting down.
     pub async fn alerts(&self) -> Result<Vec<api::Alert>, Error> {
+        let damage = self.scrub_alert().map(|value| api::Alert {
+            metric: api::Metric {
+                name: "scrub".to_owned(),
+                peer: self.inner.config.peer.to_string(),
+                value,
+                ..api::Metric::default()
+            },
+            triggered_at: convert::time(super::now()),
+        });
+        let expired = self.expired_alerts().await?;
+        Ok(damage.into_iter().chain(expired).collect())
+    }
+
+    /// Returns the expired metrics, newest first.
+    pub(super) async fn expired_alerts(&self) -> Result<Vec<api::Alert>, Error> {
         let shown = |alert: &cluster_core::Alert| api::Alert {
             metric: metric(&alert.peer, &alert.metric),
             triggered_at: convert::time(alert.triggered_at),

@@ -56,7 +56,7 @@ impl Cluster {
     /// # Errors
     /// This peer is shutting down.
     pub async fn health_summary(&self) -> Result<api::HealthSummary, Error> {
-        let (known, alerts) = (self.known_peers().await?, self.alerts().await?);
+        let (known, alerts) = (self.known_peers().await?, self.expired_alerts().await?);
         let mut found = self.problems_of_all(&known).await?;
         found.extend(self.expired_metrics(&alerts).await?);
         let mut problems: Vec<api::Problem> = found
@@ -159,6 +159,7 @@ impl Cluster {
                 format!("the drain is blocked: {blocked} pins cannot move, because too few peers have room");
             found.push(OwnProblem::warning(why));
         }
+        found.extend(self.scrub_alert().map(OwnProblem::error));
         found.extend(pin_counts().iter().flat_map(failed_pins));
         Ok(found)
     }

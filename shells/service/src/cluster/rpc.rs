@@ -14,7 +14,7 @@ mod server;
 use std::time::Duration;
 
 use cluster_api::TrackerStatus;
-use cluster_core::{Cid, FIRST_VERSION, POLICY_VERSION, PeerId, Timestamp, decode, encode};
+use cluster_core::{Cid, FIRST_VERSION, POLICY_VERSION, PeerId, ScrubChange, Timestamp, decode, encode};
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::server::{send, with_heartbeats};
@@ -95,6 +95,12 @@ pub(super) enum Call {
     Drain,
     /// Return your problems. Answered by `Problems`. Older peers refuse it.
     Problems,
+    /// Change your scrub, if there is a change, and return its state. Answered by `Scrub`. Older peers refuse
+    /// it.
+    Scrub {
+        /// Changes to make, in this order; a few.
+        changes: Vec<ScrubChange>,
+    },
 }
 
 impl Call {
@@ -113,7 +119,7 @@ impl Call {
             | Self::Links
             | Self::RepoStat { .. } => FIRST_VERSION,
             Self::Trace { .. } | Self::Statuses | Self::CollectGarbage => TRACE_VERSION,
-            Self::Drain | Self::Problems => POLICY_VERSION,
+            Self::Drain | Self::Problems | Self::Scrub { .. } => POLICY_VERSION,
         }
     }
 }
@@ -179,6 +185,11 @@ pub(super) enum Answer {
     },
     /// Problems of the peer.
     Problems(Vec<OwnProblem>),
+    /// State of the peer's scrub.
+    Scrub {
+        /// The API's `Scrub` in JSON, so that later releases can add to it.
+        json: String,
+    },
 }
 
 /// A problem that a peer has.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use cluster_api::{GlobalPinInfo, PinInfoShort};
+use cluster_api::{GlobalPinInfo, PinInfoShort, TrackerStatus};
 use cluster_core::{Cid, Lane, PeerId, Pin, Timestamp};
 use cluster_ipfs::Backend;
 use futures::StreamExt;
@@ -22,6 +22,9 @@ const ACTIVITY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Time for the other peers once all allocated ones have answered: they rarely add anything.
 const OTHERS_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Error of a pin whose blocks the IPFS node has found damaged or missing.
+const BROKEN: &str = "blocks are damaged or missing at the IPFS node, which looks for copies";
 
 /// The owner that acts does not hold a pin.
 #[derive(Debug)]
@@ -98,7 +101,13 @@ impl Cluster {
             .await?;
         let running = self.running().await?.get(cid).copied();
         let me = &self.inner.config.peer;
-        let state = info::state(me, pin.as_ref(), local.as_ref(), running, now());
+        let mut state = info::state(me, pin.as_ref(), local.as_ref(), running, now());
+        if state.status != TrackerStatus::Pinned && self.inner.backend.is_broken(cid.as_bytes()) {
+            state.error = match state.error.as_str() {
+                "" => BROKEN.to_owned(),
+                error => format!("{BROKEN}: {error}"),
+            };
+        }
         Ok((pin, state))
     }
 

@@ -192,6 +192,7 @@ impl Cluster {
                 | Answer::Activity(_)
                 | Answer::Drain { .. }
                 | Answer::Problems(_)
+                | Answer::Scrub { .. }
                 | Answer::Statuses(_) => return Err(rpc::unexpected(peer)),
             };
             if out.send(Ok(piece)).await.is_err() {

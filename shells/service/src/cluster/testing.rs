@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use cluster_core::{Cid, Metric, PING, PeerId, Pin, Refusal, Replicas, Timestamp, VERSION};
+use cluster_core::{Cid, Metric, PING, PeerId, Pin, Refusal, Replicas, ScrubConfig, Timestamp, VERSION};
 use cluster_ipfs::{Backend, Node};
 use tokio::sync::mpsc;
 
-use super::{Cluster, Config, Parts, PingValue};
+use super::{Cluster, Config, Parts, PingValue, ScrubSettings};
 use crate::discovery::{self, DiscoveryServer};
 use crate::driver::testing::Cores;
 use crate::events::EventLog;
@@ -95,6 +95,13 @@ impl TestCluster {
                 default_replicas: Replicas::Everywhere,
                 version: "1.2.3".to_owned(),
                 protocol: VERSION,
+                scrub: ScrubSettings {
+                    file: folder.path().join(format!("scrub-{n}.json")),
+                    config: ScrubConfig {
+                        interval: Duration::ZERO,
+                        share: 1000,
+                    },
+                },
             };
             let cluster = Cluster::with_answer_timeout(config, parts, answer_timeout);
             let is_silent = Arc::new(AtomicBool::new(false));

@@ -62,6 +62,10 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     }
     if let Some(embedded) = &config.ipfs_connector.embedded {
         public_network(embedded)?;
+        scrub_fraction("embedded", embedded.scrub_fraction)?;
+    }
+    if let Some(kubo) = &config.ipfs_connector.ipfshttp {
+        scrub_fraction("ipfshttp", kubo.scrub_fraction)?;
     }
     if config.ipfs_connector.ipfshttp.is_some() && config.ipfs_connector.embedded.is_some() {
         let problem = "both `ipfshttp` and `embedded` are configured: keep the one to use";
@@ -191,6 +195,8 @@ fn periods(config: &Config) -> Result<(), Wrong> {
 const CONNECTIONS_MAX: u32 = 10_000;
 /// Maximum number of peers that announce one root.
 const COPIES_MAX: u32 = 20;
+/// Minimum share of the time for scrubs; a scrub without any would never end.
+const SCRUB_FRACTION_MIN: f64 = 0.001;
 /// Maximum number of addresses of one list.
 const ADDRESSES_MAX: usize = 1000;
 
@@ -235,6 +241,17 @@ fn public_network(embedded: &Embedded) -> Result<(), Wrong> {
         return Err(wrong(&key("bootstrap"), problem));
     }
     Ok(())
+}
+
+fn scrub_fraction(section: &str, fraction: f64) -> Result<(), Wrong> {
+    if (SCRUB_FRACTION_MIN..=1.0).contains(&fraction) {
+        return Ok(());
+    }
+    let problem = format!("invalid value: {fraction}, expected a share from {SCRUB_FRACTION_MIN} to 1");
+    Err(wrong(
+        &format!("ipfs_connector.{section}.scrub_fraction"),
+        problem,
+    ))
 }
 
 fn elections(config: &Config) -> Result<(), Wrong> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use cluster_core::{PeerId, Replicas};
+use cluster_core::{PeerId, Replicas, SCRUB_SHARE_MAX, ScrubConfig};
 use cluster_ipfs::kubo;
 
 use super::{Cluster, Config, Identity, Peer};
@@ -85,6 +85,21 @@ impl Config {
             (Some(kubo), _) => (kubo.pin_timeout.0, kubo.unpin_timeout.0),
             (None, Some(embedded)) => (embedded.pin_timeout.0, embedded.unpin_timeout.0),
             (None, None) => unreachable!("checked when the configuration was loaded"),
+        }
+    }
+
+    /// Returns the settings of the scrub.
+    pub fn scrub(&self) -> ScrubConfig {
+        let (interval, fraction) = match (&self.ipfs_connector.ipfshttp, &self.ipfs_connector.embedded) {
+            (Some(kubo), _) => (kubo.scrub_interval, kubo.scrub_fraction),
+            (None, Some(embedded)) => (embedded.scrub_interval, embedded.scrub_fraction),
+            (None, None) => unreachable!("checked when the configuration was loaded"),
+        };
+        // Checked to be at most 1 when the configuration was loaded.
+        let share = (fraction * f64::from(SCRUB_SHARE_MAX)).round() as u16;
+        ScrubConfig {
+            interval: interval.0,
+            share: share.clamp(1, SCRUB_SHARE_MAX),
         }
     }
 

@@ -8,7 +8,7 @@ use super::sections::{address, is_default};
 use super::values::{Address, Period, Strings};
 
 /// `ipfs_connector`: this peer's IPFS node. Exactly one is set.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct IpfsConnector {
     /// A Kubo daemon.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,7 +28,7 @@ impl Default for IpfsConnector {
 }
 
 /// `ipfs_connector.ipfshttp`: a Kubo daemon, over its RPC API.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct IpfsHttp {
     /// Address of its RPC API.
@@ -48,6 +48,20 @@ pub struct IpfsHttp {
     /// *Hidden*: refuse all unpins.
     #[serde(skip_serializing_if = "is_default")]
     pub unpin_disable: bool,
+    /// *Hidden*: interval at which it verifies all blocks; 0s for requests only.
+    #[serde(skip_serializing_if = "is_scrub_interval")]
+    pub scrub_interval: Period,
+    /// *Hidden*: share of the time in which it may do so, 0.001 to 1.
+    #[serde(skip_serializing_if = "is_scrub_fraction")]
+    pub scrub_fraction: f64,
+}
+
+fn is_scrub_interval(interval: &Period) -> bool {
+    *interval == SCRUB_INTERVAL
+}
+
+fn is_scrub_fraction(fraction: &f64) -> bool {
+    *fraction == SCRUB_FRACTION
 }
 
 impl Default for IpfsHttp {
@@ -61,13 +75,15 @@ impl Default for IpfsHttp {
             repogc_timeout: Period::secs(24 * 3600),
             informer_trigger_interval: 0,
             unpin_disable: false,
+            scrub_interval: SCRUB_INTERVAL,
+            scrub_fraction: SCRUB_FRACTION,
         }
     }
 }
 
 /// `ipfs_connector.embedded`: the IPFS node inside this process. Its data is in `ipfs/` in the
 /// configuration folder.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Embedded {
     /// Address on which it serves Kubo's HTTP API.
@@ -118,7 +134,16 @@ pub struct Embedded {
     pub connections_high_water: u32,
     /// Search IPFS nodes in the local network (mDNS).
     pub lan_discovery: bool,
+    /// Interval at which all blocks are read and hashed again; 0s for requests only.
+    pub scrub_interval: Period,
+    /// Share of the time in which that may use the disk, 0.001 to 1.
+    pub scrub_fraction: f64,
 }
+
+/// Default interval of scrubs.
+const SCRUB_INTERVAL: Period = Period::secs(30 * 24 * 3600);
+/// Default share of the time for scrubs. At 150 MB/s it covers 38 TB in the default interval.
+const SCRUB_FRACTION: f64 = 0.1;
 
 impl Default for Embedded {
     fn default() -> Self {
@@ -146,6 +171,8 @@ impl Default for Embedded {
             connections_low_water: 32,
             connections_high_water: 96,
             lan_discovery: true,
+            scrub_interval: SCRUB_INTERVAL,
+            scrub_fraction: SCRUB_FRACTION,
         }
     }
 }

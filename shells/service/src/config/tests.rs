@@ -583,3 +583,28 @@ fn settings_of_the_public_network_are_read_checked_and_written() {
         assert!(error.to_string().contains(key), "{error}");
     }
 }
+
+#[test]
+fn scrubs_are_configured_for_either_node() {
+    let scrub = |connector: Value, variables: &[(&str, &str)]| {
+        let loaded = parse(&json!({"ipfs_connector": connector}), variables).unwrap();
+        let scrub = loaded.config.scrub();
+        (scrub.interval.as_secs(), scrub.share)
+    };
+    assert_eq!(scrub(json!({"embedded": {}}), &[]), (30 * 86_400, 100));
+    assert_eq!(scrub(json!({"ipfshttp": {}}), &[]), (30 * 86_400, 100));
+    let written = json!({"scrub_interval": "24h", "scrub_fraction": 0.25});
+    assert_eq!(scrub(json!({"ipfshttp": written}), &[]), (86_400, 250));
+    let variables = [
+        ("CLUSTER_EMBEDDED_SCRUBINTERVAL", "0s"),
+        ("CLUSTER_EMBEDDED_SCRUBFRACTION", "1"),
+    ];
+    assert_eq!(scrub(json!({"embedded": written}), &variables), (0, 1000));
+    for section in ["embedded", "ipfshttp"] {
+        for fraction in [0.0, 1.5] {
+            let wrong = json!({"ipfs_connector": {section: {"scrub_fraction": fraction}}});
+            let error = parse(&wrong, &[]).unwrap_err().to_string();
+            assert!(error.contains(&format!("{section}.scrub_fraction")), "{error}");
+        }
+    }
+}

@@ -18,6 +18,9 @@ use crate::events::EventLog;
 use crate::net::{Multiaddr, Net, NetConfig, NetEvents};
 use crate::store::{OpenError, OpenOptions, Reader, Store};
 
+/// File in the configuration folder that keeps the progress of the scrub.
+const SCRUB_FILE: &str = "scrub.json";
+
 /// Highest protocol version that this process reads and writes. In debug builds the environment can make it
 /// that of the first or the next release, for tests of upgrades.
 fn protocol_version() -> u8 {
@@ -185,6 +188,10 @@ pub(super) fn cluster(
         default_replicas: config.cluster.default_replicas(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         protocol: protocol_version(),
+        scrub: cluster::ScrubSettings {
+            file: folder.path.join(SCRUB_FILE),
+            config: config.scrub(),
+        },
     };
     let parts = cluster::Parts {
         handle: handle.clone(),

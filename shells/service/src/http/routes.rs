@@ -17,6 +17,7 @@ use super::scopes::Routes;
 use super::server::Service;
 use super::{
     Observed, add, answer, credentials, drains, events, health, import, metrics, openapi, page, peers, pins,
+    scrub,
 };
 use crate::cluster::Cluster;
 
@@ -81,7 +82,9 @@ fn routes(auth: Arc<Auth>) -> Routes {
             answer::json(&crate::metrics::history())
         })
         .post("/add", Needs(Add), add::add)
-        .post("/ipfs/gc", Needs(Admin), health::repo_gc);
+        .post("/ipfs/gc", Needs(Admin), health::repo_gc)
+        .get("/ipfs/scrub", Needs(Read), scrub::show)
+        .post("/ipfs/scrub", Needs(Admin), scrub::change);
     token(of_pins(routes), auth)
 }
 

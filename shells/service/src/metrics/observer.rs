@@ -329,6 +329,14 @@ impl Observer {
             publish_dhts(&node.dhts());
             publish_announcing(&node.provide_stat());
         }
+        let unmended = self.parts.backend.unmended();
+        for (kind, bad, mended) in [
+            ("block", unmended.blocks, unmended.mended_blocks),
+            ("pin", unmended.pins, unmended.mended_pins),
+        ] {
+            set(&metrics.unmended.with_label_values(&[kind]), bad);
+            raise(&metrics.mended.with_label_values(&[kind]), mended);
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use cluster_api::StatusFilter;
-use cluster_core::{DecodeError, decode};
+use cluster_core::{DecodeError, ScrubChange, decode};
 use cluster_ipfs::Block;
 use cluster_ipfs::backend::{Cause, Error as IpfsError};
 use tokio::sync::mpsc;
@@ -15,6 +15,7 @@ use super::blocks;
 use super::{Activity, Answer, Call, Collected, OneStatus, Row};
 use crate::cluster::add::GcHold;
 use crate::cluster::merge::{OwnRow, Piece, PieceStream};
+use crate::cluster::scrub::CHANGES_MAX;
 use crate::cluster::{Cluster, Error, contexts, status_all};
 use crate::metrics;
 use crate::net::Incoming;
@@ -105,6 +106,7 @@ impl Cluster {
                 let found = with_heartbeats(incoming, self.own_problems()).await??;
                 send(incoming, &Answer::Problems(found)).await
             }
+            Call::Scrub { changes } => self.answer_scrub(&changes, incoming).await,
             Call::Statuses => self.answer_statuses(incoming).await,
             Call::Trace { contexts } => contexts::continue_traces(&contexts),
             Call::Links => {
@@ -120,6 +122,15 @@ impl Cluster {
                 .await
             }
         }
+    }
+
+    async fn answer_scrub(&self, changes: &[ScrubChange], incoming: &mut Incoming) -> Result<(), Error> {
+        if changes.len() > CHANGES_MAX {
+            return Err(Error::Peer("too many changes in one call".to_owned()));
+        }
+        let own = with_heartbeats(incoming, self.own_scrub(changes)).await?;
+        let json = serde_json::to_string(&own).map_err(|error| Error::Peer(error.to_string()))?;
+        send(incoming, &Answer::Scrub { json }).await
     }
 
     /// Returns the status of one CID, after the operation of the call.
@@ -141,6 +152,7 @@ impl Cluster {
             | Call::CollectGarbage
             | Call::Drain
             | Call::Problems
+            | Call::Scrub { .. }
             | Call::RepoStat { .. }
             | Call::Links
             | Call::Statuses

@@ -2,7 +2,7 @@
 
 use cluster_api::{
     AddedOutput, Alert, BandwidthByProtocol, Caller, ConnectGraph, CreatedPin, Credential, CredentialAdd,
-    CredentialCreated, CredentialUsage, Drain, Event, GlobalPinInfo, GlobalRepoGc, HealthSummary, Id, Metric,
+    CredentialCreated, CredentialUsage, Drain, Event, GlobalPinInfo, GlobalRepoGc, GlobalScrub, HealthSummary, Id, Metric,
     OldPin, PeerAdd, Pin, Token, Version,
 };
 
@@ -88,6 +88,20 @@ const UNDER_REPLICATED: &[Parameter] = &[(
     "boolean",
     "Only pins with fewer confirmed copies than their minimum; without other conditions.",
 )];
+const SCRUBBERS: &[Parameter] = &[("peer", "string", "Only at these peers: ids, separated by commas.")];
+
+const SCRUB: &[Parameter] = &[
+    (
+        "action",
+        "string",
+        "`start` a cycle unless one runs, `pause`, or `resume`.",
+    ),
+    (
+        "fraction",
+        "string",
+        "Share of the time in which the disk may be read, 0.001 to 1, or `default` for the configured one.",
+    ),
+];
 
 const CONSISTENT: &[Parameter] = &[(
     "consistent",
@@ -540,6 +554,24 @@ pub(super) const OPERATIONS: &[Operation] = &[
         )],
     )
     .with(&[LOCAL]),
+    get(
+        "/ipfs/scrub",
+        "Returns the state of the scrubs: what was re-read, what was damaged, what is not mended",
+        &[(
+            200,
+            Answer::Body("The state of each peer.", Content::Json(schema!(GlobalScrub))),
+        )],
+    )
+    .with(&[LOCAL, SCRUBBERS]),
+    post(
+        "/ipfs/scrub",
+        "Starts, pauses, resumes or slows the scrubs",
+        &[(
+            200,
+            Answer::Body("The state of each peer.", Content::Json(schema!(GlobalScrub))),
+        )],
+    )
+    .with(&[SCRUB, LOCAL, SCRUBBERS]),
     get(
         "/allocations",
         "Lists and searches pins",

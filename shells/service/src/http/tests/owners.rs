@@ -119,7 +119,7 @@ enum Treatment {
 }
 
 /// Every route of the REST API. A new one must be added here.
-const REST: [(&str, &str, Treatment); 53] = {
+const REST: [(&str, &str, Treatment); 55] = {
     use Treatment::{Absent, Elsewhere, Joined, Listed, Unrelated};
     [
         ("GET", "/", Unrelated),
@@ -153,6 +153,8 @@ const REST: [(&str, &str, Treatment); 53] = {
         ("GET", "/metrics/history", Unrelated),
         ("POST", "/add", Elsewhere),
         ("POST", "/ipfs/gc", Unrelated),
+        ("GET", "/ipfs/scrub", Unrelated),
+        ("POST", "/ipfs/scrub", Unrelated),
         ("GET", "/allocations", Listed),
         ("POST", "/allocations", Elsewhere),
         ("GET", "/allocations/{hash}", Absent),
