@@ -14,8 +14,8 @@ use super::{Answer, Ask, Body, Client, ClientError, Lines};
 use crate::query::escape_path;
 use crate::{
     AddParams, AddedOutput, Alert, BandwidthByProtocol, Caller, ConnectGraph, Credential, CredentialAdd,
-    CredentialCreated, CredentialUsage, Drain, Event, GlobalPinInfo, GlobalRepoGc, GlobalScrub, HealthSummary, Id, Metric,
-    Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Token, Version,
+    CredentialCreated, CredentialUsage, Drain, Event, GlobalPinInfo, GlobalRepoGc, GlobalScrub,
+    HealthSummary, Id, Metric, Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Token, Version,
 };
 
 /// Time for which an import is repeated to a peer that is too busy, or has no leader.

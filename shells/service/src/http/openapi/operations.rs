@@ -2,8 +2,8 @@
 
 use cluster_api::{
     AddedOutput, Alert, BandwidthByProtocol, Caller, ConnectGraph, CreatedPin, Credential, CredentialAdd,
-    CredentialCreated, CredentialUsage, Drain, Event, GlobalPinInfo, GlobalRepoGc, GlobalScrub, HealthSummary, Id, Metric,
-    OldPin, PeerAdd, Pin, Token, Version,
+    CredentialCreated, CredentialUsage, Drain, Event, GlobalPinInfo, GlobalRepoGc, GlobalScrub,
+    HealthSummary, Id, Metric, OldPin, PeerAdd, Pin, Token, Version,
 };
 
 use super::SchemaOf;
