@@ -14,11 +14,11 @@ use std::sync::{Mutex, PoisonError};
 /// Stated sizes that are not checked: the largest block.
 const UNCHECKED_BYTES: u64 = 2 << 20;
 
-/// Bytes that all running pins still need.
+/// Bytes that all running pins have reserved together.
 #[derive(Debug, Default)]
 pub(super) struct Reserved(Mutex<u64>);
 
-/// What one running pin still needs.
+/// Room that one running pin has reserved.
 pub(super) struct Reservation<'a> {
     all: &'a Reserved,
     own: Mutex<Own>,

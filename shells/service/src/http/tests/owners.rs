@@ -671,26 +671,15 @@ async fn owner_uploads_no_more_bytes_than_its_credential_permits() {
     }
     assert_eq!(add(vec![1; 600]).await.status, 200, "the same once more");
     let added: Value = serde_json::from_str(&first.body).unwrap();
-    let used = owners
-        .api
-        .test
-        .cluster(1)
-        .credential_usage("small")
-        .await
-        .unwrap();
+    let cluster = owners.api.test.cluster(1);
+    let used = cluster.credential_usage("small").await.unwrap();
     assert_eq!((used.pins, used.bytes), (1, added[0]["size"].as_u64()));
     let path = format!("/pins/{}", added[0]["cid"].as_str().unwrap());
     // A later request for the pin keeps its size.
     assert_eq!(owners.api.send("POST", &path, &small, "").await.status, 200);
     assert_eq!(add(vec![2; 1000]).await.status, 403);
     assert_eq!(owners.api.send("DELETE", &path, &small, "").await.status, 200);
-    let used = owners
-        .api
-        .test
-        .cluster(1)
-        .credential_usage("small")
-        .await
-        .unwrap();
+    let used = cluster.credential_usage("small").await.unwrap();
     assert_eq!((used.pins, used.bytes), (0, Some(0)));
     assert_eq!(add(vec![2; 1000]).await.status, 200);
 
