@@ -337,6 +337,16 @@ mod switch {
         ReturnedReplaced,
         /// A revocation is acknowledged, and the credential stays.
         RevocationForgotten,
+        /// A restart forgets the running cycle of the scrub.
+        ScrubCycleForgotten,
+        /// A scrub ends at the first damage that it finds.
+        ScrubEndsAtDamage,
+        /// A scrub that has checked everything begins again without an end.
+        ScrubNeverEnds,
+        /// A paused scrub continues.
+        ScrubNeverPauses,
+        /// A scrub ignores its share of the time.
+        ScrubNeverRests,
         /// A copy of a snapshot's pin is confirmed in a shallower mode than the pin's.
         ShallowConfirmed,
         /// A pin with more holders than its maximum keeps only its minimum.

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::planted::planted;
 use crate::rng::Rng;
 use crate::time::{Now, Timestamp};
 
@@ -150,7 +151,10 @@ pub struct Scrubber {
 impl Scrubber {
     /// Continues from a saved record; the default record for a new peer. The seed spreads the cycles of a
     /// cluster's peers.
-    pub fn new(config: ScrubConfig, record: ScrubRecord, seed: u64) -> Self {
+    pub fn new(config: ScrubConfig, mut record: ScrubRecord, seed: u64) -> Self {
+        if planted!(ScrubCycleForgotten) {
+            record.cycle = None;
+        }
         Self {
             config,
             record,
@@ -202,7 +206,7 @@ impl Scrubber {
 
     /// Decides what to do now. May begin a cycle.
     pub fn next(&mut self, now: Now) -> ScrubStep {
-        if self.record.paused {
+        if self.record.paused && !planted!(ScrubNeverPauses) {
             return ScrubStep::Wait(None);
         }
         if self.record.cycle.is_none() {
@@ -232,9 +236,11 @@ impl Scrubber {
         cycle.found.add(found);
         self.failures = 0;
         self.moved = true;
+        let ends_early = planted!(ScrubEndsAtDamage) && found.damaged > 0;
         match position {
-            Some(position) => cycle.position = position,
-            None => self.end(now),
+            Some(position) if !ends_early => cycle.position = position,
+            None if planted!(ScrubNeverEnds) => cycle.position.clear(),
+            Some(_) | None => self.end(now),
         }
         self.rests_until = now.mono + self.rest(busy);
     }
@@ -304,6 +310,9 @@ impl Scrubber {
 
     /// Returns how long to rest after a piece, so that pieces take the share of the time.
     fn rest(&self, busy: Duration) -> Duration {
+        if planted!(ScrubNeverRests) {
+            return Duration::ZERO;
+        }
         let share = u32::from(self.share());
         let rest = busy.saturating_mul(u32::from(SCRUB_SHARE_MAX) - share) / share;
         rest.min(REST_MAX)

@@ -25,6 +25,7 @@ mod reads;
 mod received;
 mod releases;
 mod removed;
+pub(crate) mod scrubs;
 mod surplus;
 mod tracker;
 pub(crate) mod wgl;

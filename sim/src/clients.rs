@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use cluster_core::{
     Cid, Credential, CredentialId, Drain, MembersWish, Mode, PeerId, Pin, PinOptions, PinType, PinsetView,
-    Refusal, Replicas, Reply, Request, Scope, Ticket, Timestamp,
+    Refusal, Replicas, Reply, Request, Scope, ScrubChange, Ticket, Timestamp,
 };
 use madsim::time::sleep;
 
@@ -146,6 +146,8 @@ impl Client {
             self.change_credentials(world).await;
         } else if self.options.op_drain > 0 && self.rng.chance(self.options.op_drain) {
             self.change_drains(world).await;
+        } else if self.options.op_scrub > 0 && self.rng.chance(self.options.op_scrub) {
+            self.change_scrub(world);
         } else if draw < unpin {
             let owner = self.owner();
             unpin_once(world, self.number, self.peer, (cid, owner), self.patience()).await;
@@ -313,6 +315,22 @@ impl Client {
         };
         let patience = self.patience();
         ask(world, self.peer, request, patience).await;
+    }
+
+    /// Changes the scrub of a peer.
+    fn change_scrub(&mut self, world: &Shared) {
+        let share = *self.rng.pick(&[None, Some(100), Some(500), Some(1000)]);
+        let changes = [
+            ScrubChange::Start,
+            ScrubChange::Pause,
+            ScrubChange::Resume,
+            ScrubChange::Share(share),
+        ];
+        let change = *self.rng.pick(&changes);
+        let mut world = lock(world);
+        let changed = !world.calm && world.change_scrub(self.peer, change);
+        let paused = changed && change == ScrubChange::Pause;
+        sometimes!(world.coverage, paused, "a scrub was paused");
     }
 
     /// Repeats a request under the same name with one or two options changed.

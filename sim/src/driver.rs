@@ -16,11 +16,11 @@ use madsim::time::{TimeHandle, sleep};
 
 use crate::checks::Violation;
 use crate::coverage::sometimes;
-use crate::faults;
 use crate::ipfs::{self, End};
 use crate::net::Fate;
 use crate::report::Class;
 use crate::world::{Shared, World, is_available, lock, name};
+use crate::{faults, scrub};
 
 /// Maximum number of times that one deadline may be handled. A chunked job takes a few hundred; a queue of
 /// 8,000 operations of which few may run, with retries, tens of thousands (seed 308052).
@@ -39,6 +39,7 @@ const DELAY_US_MAX: u64 = 2_000;
 /// Runs a peer's process until it is killed. Its sent messages outlive it in `wires`.
 pub(crate) async fn run(world: Shared, me: usize, wires: NodeHandle) {
     lock(&world).boot(me);
+    spawn(scrub::run(world.clone(), me));
     loop {
         let refused = lock(&world).peers[me].refused.take();
         if let Some(refusal) = refused {

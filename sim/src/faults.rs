@@ -34,6 +34,7 @@ pub(crate) enum Fault {
     IpfsForget,
     IpfsFull,
     IpfsRestart,
+    IpfsRot,
     Kill,
     LeaderKill,
     Partition,
@@ -44,7 +45,7 @@ pub(crate) enum Fault {
 }
 
 /// All of them.
-pub(crate) const FAULTS: [Fault; 18] = [
+pub(crate) const FAULTS: [Fault; 19] = [
     Fault::ClockStep,
     Fault::Cut,
     Fault::CutAll,
@@ -56,6 +57,7 @@ pub(crate) const FAULTS: [Fault; 18] = [
     Fault::IpfsForget,
     Fault::IpfsFull,
     Fault::IpfsRestart,
+    Fault::IpfsRot,
     Fault::Kill,
     Fault::LeaderKill,
     Fault::Partition,
@@ -82,6 +84,7 @@ pub(crate) async fn run(world: Shared, fault: Fault) {
             Fault::IpfsForget => options.ipfs_forget_every,
             Fault::IpfsFull => options.ipfs_full_every,
             Fault::IpfsRestart => options.ipfs_restart_every,
+            Fault::IpfsRot => options.ipfs_rot_every,
             Fault::Kill => options.kill_every,
             Fault::LeaderKill => options.leader_kill_every,
             Fault::Partition => options.partition_every,
@@ -132,7 +135,8 @@ async fn inject(world: &Shared, fault: Fault, rng: &mut Rng) {
         | Fault::DiskRot
         | Fault::IpfsForget
         | Fault::IpfsFull
-        | Fault::IpfsRestart => storage::inject(world, fault, rng.index(size), rng).await,
+        | Fault::IpfsRestart
+        | Fault::IpfsRot => storage::inject(world, fault, rng.index(size), rng).await,
         Fault::Foreign => foreign::inject(&mut lock(world), rng),
         Fault::Kill => down(world, rng.index(size), Death::Kill, rng).await,
         Fault::LeaderKill => {

@@ -49,6 +49,8 @@ pub(crate) struct Ipfs {
     pub(crate) pinned: BTreeMap<Cid, Mode>,
     /// Pins of its owner, which must stay.
     pub(crate) owned: BTreeSet<Cid>,
+    /// Pins with damaged blocks, which it has not noticed, and since when.
+    rotten: BTreeMap<Cid, u64>,
     running: BTreeMap<OpId, Running>,
     /// Running comparisons, and whether they are to stop.
     comparing: BTreeMap<OpId, bool>,
@@ -79,6 +81,7 @@ impl Ipfs {
         Self {
             pinned: owned.iter().map(|cid| (cid.clone(), Mode::Recursive)).collect(),
             owned,
+            rotten: BTreeMap::new(),
             running: BTreeMap::new(),
             comparing: BTreeMap::new(),
             longest_comparison: 0,
@@ -159,8 +162,33 @@ impl Ipfs {
             }
             IpfsAction::Unpin { cid } => {
                 self.pinned.remove(cid);
+                self.rotten.remove(cid);
             }
         }
+    }
+
+    /// Damages a part of the copies of the cluster's pins. Returns `true` if there are any.
+    pub(crate) fn rot(&mut self, at: u64, share: u64, rng: &mut Rng) -> bool {
+        for cid in self.pinned.keys().filter(|cid| !self.owned.contains(*cid)) {
+            if rng.chance(share) {
+                self.rotten.entry(cid.clone()).or_insert(at);
+            }
+        }
+        !self.rotten.is_empty()
+    }
+
+    /// Returns the rotten copies, and since when they are.
+    pub(crate) fn rotten(&self) -> impl Iterator<Item = (&Cid, u64)> {
+        self.rotten.iter().map(|(cid, since)| (cid, *since))
+    }
+
+    /// Reads a copy. If it is rotten, its pin does not count any more; returns `true` then.
+    pub(crate) fn lose_if_rotten(&mut self, cid: &Cid) -> bool {
+        let is_rotten = self.rotten.remove(cid).is_some();
+        if is_rotten {
+            self.pinned.remove(cid);
+        }
+        is_rotten
     }
 
     /// Records that the peer's process died: its operations may still take effect.
@@ -198,6 +226,7 @@ impl Ipfs {
         let before = self.pinned.len();
         self.pinned.retain(|_, _| !rng.chance(share));
         self.owned.retain(|cid| self.pinned.contains_key(cid));
+        self.rotten.retain(|cid, _| self.pinned.contains_key(cid));
         self.pinned.len() < before
     }
 

@@ -36,6 +36,7 @@ mod rng;
 mod run;
 mod runner;
 mod scenario;
+mod scrub;
 mod shrink;
 mod soak;
 mod store;

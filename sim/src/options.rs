@@ -93,6 +93,12 @@ pub struct Options {
     pub ipfs_restart_every: u64,
     pub ipfs_full_every: u64,
     pub ipfs_forget_every: u64,
+    /// Damaged blocks in an IPFS daemon, which only a scrub finds.
+    pub ipfs_rot_every: u64,
+    /// Interval of scrubs; 0 for none.
+    pub scrub_ms: u64,
+    /// Share of the time for scrubs.
+    pub scrub_share: u64,
     /// Number of CIDs whose content no IPFS node has.
     pub unavailable: u64,
 
@@ -128,6 +134,8 @@ pub struct Options {
     pub op_owner: u64,
     /// Rate of drains, and of their ends.
     pub op_drain: u64,
+    /// Rate of changes of the scrubs.
+    pub op_scrub: u64,
     /// 1 if removed peers are added again.
     pub op_readd: u64,
     /// Rate of pins with their own number of copies.
@@ -173,6 +181,11 @@ pub struct Options {
 pub(crate) const REPLACE_NEVER_MS: u64 = 600_000;
 
 impl Options {
+    /// Returns whether IPFS daemons lose pins by themselves.
+    pub(crate) fn loses_pins(&self) -> bool {
+        self.ipfs_forget_every > 0 || self.ipfs_rot_every > 0
+    }
+
     /// Sets one option, `name=number`.
     ///
     /// # Errors

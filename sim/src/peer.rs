@@ -15,6 +15,7 @@ use crate::ipfs::Ipfs;
 use crate::options::Options;
 use crate::releases;
 use crate::rng::{Rng, mix};
+use crate::scrub::Scrub;
 use crate::store::Store;
 
 /// One peer.
@@ -25,6 +26,7 @@ pub(crate) struct Peer {
     pub(crate) node: Option<Box<Node>>,
     pub(crate) disk: Disk,
     pub(crate) ipfs: Ipfs,
+    pub(crate) scrub: Scrub,
     pub(crate) clock: Clock,
     /// True if a process runs, paused or not.
     pub(crate) up: bool,
@@ -85,6 +87,7 @@ impl Peer {
             node: None,
             disk: Disk::new(Incarnation(rng.next()), store),
             ipfs: Ipfs::new(options, number),
+            scrub: Scrub::new(options, number),
             clock,
             up: false,
             paused: false,
@@ -145,6 +148,7 @@ impl Peer {
     /// Drops the process and its state in memory.
     pub(crate) fn die(&mut self) {
         self.node = None;
+        self.scrub.die();
         self.up = false;
         self.paused = false;
         self.inbox.clear();

@@ -195,7 +195,7 @@ fn patience(world: &World) -> u64 {
     let options = &world.options;
     // A comparison is followed by a pause of ten times its duration, before the one that finds what is lost.
     let comparisons = world.peers.iter().map(|peer| peer.ipfs.longest_comparison);
-    let comparison = if options.ipfs_forget_every > 0 {
+    let comparison = if options.loses_pins() {
         comparisons.max().unwrap_or(0) * 12
     } else {
         0
@@ -206,11 +206,12 @@ fn patience(world: &World) -> u64 {
         + 3 * options.pin_timeout_ms
         + options.grace_ms
         + 4 * options.metrics_ms
-        + if options.ipfs_forget_every > 0 {
+        + if options.loses_pins() {
             2 * options.compare_ms + 6000
         } else {
             0
         }
+        + 2 * options.scrub_ms
         + 20 * options.tick_ms * options.election_ticks;
     let steps = if options.clock_step_every > 0 { 600_000 } else { 0 };
     (once + 30_000 + steps) * 1_000_000 + comparison

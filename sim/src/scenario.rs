@@ -15,6 +15,7 @@
 //! | `read CID at WHO found`, `… none` | a linearizable read |
 //! | `ipfs down WHO`, `ipfs up WHO`, `ipfs full WHO` | its IPFS node is down, up, or full |
 //! | `ipfs forgets WHO` | its IPFS node loses all pins |
+//! | `ipfs rots WHO` | all copies of its IPFS node are damaged, which only a scrub finds |
 //! | `holds CID WHO`, `lacks CID WHO` | asserts that its IPFS node has the pin, or does not |
 //! | `fill WHO`, `free WHO` | its disk becomes full; has room again |
 //! | `rot WHO` | damages its data folder, which is emptied when the peer has refused to start |
@@ -168,7 +169,10 @@ mod tests {
     #[test]
     fn invalid_lines_are_refused_with_file_and_line() {
         for (line, why) in [
-            ("ipfs dwon 1", "\"dwon\" is none of: down, up, full, forgets"),
+            (
+                "ipfs dwon 1",
+                "\"dwon\" is none of: down, up, full, forgets, rots",
+            ),
             ("kil 1", "no such step"),
             ("settle 1", "no such step"),
             ("wait", "no such step"),

@@ -51,7 +51,22 @@ pub(crate) fn pending(world: &World) -> Option<String> {
     if let Some(text) = repair(world).or_else(|| drains(world)) {
         return Some(text);
     }
-    well().find_map(|number| tracking(world, number))
+    well().find_map(|number| scrubbing(world, number).or_else(|| tracking(world, number)))
+}
+
+/// Describes a scrub that has not ended, or a rotten copy that none has found.
+fn scrubbing(world: &World, number: usize) -> Option<String> {
+    let peer = &world.peers[number];
+    if let Some(what) = peer.scrub.unfinished().filter(|_| world.calm) {
+        return Some(format!("{what} at {}", name(number)));
+    }
+    let rotten = peer.ipfs.rotten().next().filter(|_| world.options.scrub_ms > 0);
+    rotten.map(|(cid, since)| {
+        format!(
+            "the scrub of {} to find {cid}, rotten since {since}",
+            name(number)
+        )
+    })
 }
 
 /// Describes an unfinished change of the membership, if there is one.
@@ -273,7 +288,13 @@ pub(crate) fn progress(world: &World) -> u64 {
             .values()
             .filter(|local| local.phase == Phase::Pinned)
             .count();
-        let parts = [store.applied.index, peer.ipfs.pinned.len() as u64, settled as u64];
+        let rotten = peer.ipfs.rotten().count() as u64;
+        let parts = [
+            store.applied.index,
+            peer.ipfs.pinned.len() as u64,
+            settled as u64,
+            rotten,
+        ];
         sum = parts
             .into_iter()
             .fold(sum, |sum, part| crate::rng::mix(sum ^ part));

@@ -73,7 +73,7 @@ impl Operations {
             chunk: usize::try_from(256 / options.shrink.max(1))
                 .expect("a small number")
                 .max(2),
-            forgets: options.ipfs_forget_every > 0,
+            forgets: options.loses_pins(),
         }
     }
 

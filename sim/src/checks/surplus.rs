@@ -25,7 +25,7 @@ impl Surplus {
         Self {
             known: BTreeSet::new(),
             waiting: BTreeSet::new(),
-            forgetful: options.ipfs_forget_every > 0,
+            forgetful: options.loses_pins(),
         }
     }
 

@@ -8,7 +8,7 @@ use super::{Fault, restart};
 use crate::coverage::sometimes;
 use crate::disk::DiskError;
 use crate::rng::Rng;
-use crate::world::{Death, Shared, lock};
+use crate::world::{Death, Shared, World, lock};
 
 /// Pause after which a supervisor restarts a process.
 const SUPERVISED: Duration = Duration::from_secs(1);
@@ -61,6 +61,12 @@ pub(super) async fn inject(world: &Shared, fault: Fault, peer: usize, rng: &mut 
             }
             sleep(rng.up_to(Duration::from_secs(5))).await;
             lock(world).peers[peer].ipfs.up = true;
+        }
+        Fault::IpfsRot => {
+            let mut world = lock(world);
+            let share = *rng.pick(&[50, 300, 1000]);
+            let rots = world.peers[peer].ipfs.rot(World::now(), share, rng);
+            sometimes!(world.coverage, rots, "copies rotted");
         }
         Fault::ClockStep
         | Fault::Cut

@@ -20,6 +20,7 @@ impl Options {
         options.draw_credentials(&mut Rng::new(seed, "credentials options"));
         options.draw_owners(&mut Rng::new(seed, "owners options"));
         options.draw_drains(&mut Rng::new(seed, "drain options"));
+        options.draw_scrubs(&mut Rng::new(seed, "scrub options"));
         options.draw_profile(&mut Rng::new(seed, "profile options"));
         options
     }
@@ -53,6 +54,7 @@ impl Options {
             op_repeat: 50,
             op_update: 50,
             op_replicas: 300,
+            scrub_share: 200,
             to_leader: 300,
             tick_ms: 100,
             election_ticks: 10,
@@ -214,6 +216,16 @@ impl Options {
     fn draw_drains(&mut self, rng: &mut Rng) {
         if rng.chance(200) {
             self.op_drain = *rng.pick(&[10, 50]);
+        }
+    }
+
+    /// Draws scrubs, and rot for them, from their own stream.
+    fn draw_scrubs(&mut self, rng: &mut Rng) {
+        if rng.chance(200) {
+            self.scrub_ms = *rng.pick(&[2000, 8000, 30_000]);
+            self.scrub_share = *rng.pick(&[100, 300, 1000]);
+            self.ipfs_rot_every = rng.range(3, 20);
+            self.op_scrub = *rng.pick(&[0, 20, 100]);
         }
     }
 

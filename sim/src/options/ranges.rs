@@ -31,13 +31,18 @@ pub(super) fn of(name: &str) -> Option<RangeInclusive<u64>> {
         "loss" | "duplicate" | "reorder" | "unreachable" | "sync_slow" | "aim" | "leave_broken"
         | "ipfs_hang" | "ipfs_fail" | "ipfs_late" | "old" | "snapshot_lost" | "snapshot_duplicate"
         | "op_unpin" | "op_read" | "op_local" | "op_recover" | "op_repeat" | "op_expire" | "op_members"
-        | "op_credentials" | "op_drain" | "op_owner" | "op_replicas" | "to_leader" | "late"
+        | "op_credentials" | "op_drain" | "op_scrub" | "op_owner" | "op_replicas" | "to_leader" | "late"
         | "found_again" | "step_slow" | "op_update" => 0..=1000,
         "partition_every" | "swizzle_every" | "disk_fail_every" | "disk_lost_every" | "disk_full_every"
         | "disk_rot_every" | "kill_every" | "cut_every" | "cut_all_every" | "leader_kill_every"
         | "pause_every" | "clock_step_every" | "ipfs_restart_every" | "ipfs_full_every"
-        | "ipfs_forget_every" | "rescue_every" | "upgrade_every" | "foreign_every" => 0..=SECONDS_MAX,
+        | "ipfs_forget_every" | "ipfs_rot_every" | "rescue_every" | "upgrade_every" | "foreign_every" => {
+            0..=SECONDS_MAX
+        }
         "latency_min_ms" | "latency_spread_ms" => 0..=10_000,
+        // A smaller share takes longer than a run.
+        "scrub_share" => 50..=1000,
+        "scrub_ms" => 0..=60_000,
         "sync_min_us" | "sync_spread_us" => 0..=10_000_000,
         // A tenth: real clocks are better, and the checks allow for no more.
         "drift_ppm" => 0..=100_000,

@@ -12,6 +12,7 @@ use crate::clients::{self, Asked, pin_once, read_once, unpin_once, wish};
 use crate::faults::resume;
 use crate::history::Heard;
 use crate::peer::{cid, default_replicas};
+use crate::rng::Rng;
 use crate::world::{Answer, Death, Shared, World, lock};
 
 /// Executes one step. A false assertion is an error.
@@ -104,6 +105,10 @@ fn take_at(world: &Shared, what: PeerStep, peer: usize) -> Result<(), String> {
         PeerStep::IpfsForgets => {
             let ipfs = &mut lock(world).peers[peer].ipfs;
             ipfs.pinned.retain(|cid, _| ipfs.owned.contains(cid));
+        }
+        PeerStep::IpfsRots => {
+            let mut rng = Rng::new(World::now(), "rot");
+            lock(world).peers[peer].ipfs.rot(World::now(), 1000, &mut rng);
         }
         PeerStep::IpfsFull => set_ipfs(world, peer, true, true),
         PeerStep::IpfsUp => set_ipfs(world, peer, true, false),

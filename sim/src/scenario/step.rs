@@ -101,6 +101,7 @@ pub(super) enum PeerStep {
     Free,
     IpfsDown,
     IpfsForgets,
+    IpfsRots,
     IpfsFull,
     IpfsUp,
     Isolate,
@@ -268,9 +269,10 @@ impl PeerStep {
         match word {
             "down" => Ok(Self::IpfsDown),
             "forgets" => Ok(Self::IpfsForgets),
+            "rots" => Ok(Self::IpfsRots),
             "full" => Ok(Self::IpfsFull),
             "up" => Ok(Self::IpfsUp),
-            _ => Err(unknown(word, &["down", "up", "full", "forgets"])),
+            _ => Err(unknown(word, &["down", "up", "full", "forgets", "rots"])),
         }
     }
 }
