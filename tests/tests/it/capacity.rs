@@ -128,8 +128,15 @@ fn garbage_is_collected_at_the_watermark() {
                 _ => Err(stat.to_string()),
             }
         });
-        let metrics = peer.try_get("/metrics").unwrap().text();
-        assert!(metrics.contains("ipfscluster_ipfs_gc_runs_total 1"), "{metrics}");
+        wait_until("the collection is counted", || {
+            let metrics = peer.try_get("/metrics")?.text();
+            let mut lines = metrics.lines();
+            let runs = lines.find_map(|line| line.strip_prefix("ipfscluster_ipfs_gc_runs_total "));
+            match runs {
+                None | Some("0") => Err(format!("{runs:?} runs")),
+                Some(_) => Ok(()),
+            }
+        });
         assert_eq!(peer.cat(&kept), cids::bytes(3, 2_000_000));
     }
 }
