@@ -152,10 +152,26 @@ pub struct Disk {
     pub metric_ttl: Period,
     /// Figure to measure.
     pub metric_type: DiskMetric,
-    /// Share of the repository's maximum in percent from which this peer gets no new pins.
+    /// *Hidden*: share of the repository's maximum in percent from which this peer gets no new pins.
+    #[serde(skip_serializing_if = "is_high_water")]
     pub high_water_percent: u8,
-    /// Share below which it gets new pins again.
+    /// *Hidden*: share below which it gets new pins again.
+    #[serde(skip_serializing_if = "is_low_water")]
     pub low_water_percent: u8,
+}
+
+/// Default of [`Disk::high_water_percent`].
+const HIGH_WATER: u8 = 90;
+
+/// Default of [`Disk::low_water_percent`].
+const LOW_WATER: u8 = 85;
+
+fn is_high_water(percent: &u8) -> bool {
+    *percent == HIGH_WATER
+}
+
+fn is_low_water(percent: &u8) -> bool {
+    *percent == LOW_WATER
 }
 
 impl Default for Disk {
@@ -163,8 +179,8 @@ impl Default for Disk {
         Self {
             metric_ttl: METRIC_TTL,
             metric_type: DiskMetric::default(),
-            high_water_percent: 90,
-            low_water_percent: 85,
+            high_water_percent: HIGH_WATER,
+            low_water_percent: LOW_WATER,
         }
     }
 }
