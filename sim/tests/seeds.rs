@@ -3,9 +3,12 @@
 use sim::{Options, soak};
 
 /// Situations that the runs must reach.
-const REQUIRED: [&str; 56] = [
+const REQUIRED: [&str; 59] = [
     "a founder was wiped and founded again",
     "a message was refused at once",
+    "a scrub found a rotten copy",
+    "a scrub was completed",
+    "a scrub was paused",
     "a snapshot broke off in the middle",
     "a snapshot had several chunks",
     "a stream broke",
