@@ -254,8 +254,7 @@ impl Running {
         let known: Vec<PeerId> = known.into_keys().collect();
         let inputs = bootstrap_inputs(folder, bootstrap, &known, &net);
         let start = inputs?.run(&mut store, recovered).await?;
-        let (reader, stager) = (store.reader(), store.stager());
-        let events = EventLog::default();
+        let (reader, stager, events) = (store.reader(), store.stager(), EventLog::default());
         let driven = parts::driven(folder, store, &net, &backend, events.clone());
         let driver = Driver::start(driven, start.recovered);
         let handle = driver.handle.clone();

@@ -115,6 +115,23 @@ fn reads() -> Vec<Request<'static>> {
     all
 }
 
+/// Returns requests that create a credential, read it, and revoke it.
+fn credential() -> Vec<Request<'static>> {
+    let new: &[u8] = br#"{"name":"ci","scopes":["read","pin","own"],"max_pins":5}"#;
+    let of = |method, path, target: &str| -> Request<'static> { (method, path, target.to_owned(), b"") };
+    let one = "/auth/credentials/{credential}";
+    vec![
+        ("POST", "/auth/credentials", "/auth/credentials".to_owned(), new),
+        plain("GET", "/auth/credentials"),
+        of(
+            "GET",
+            "/auth/credentials/{credential}/usage",
+            "/auth/credentials/ci/usage",
+        ),
+        of("DELETE", one, "/auth/credentials/ci"),
+    ]
+}
+
 /// Returns requests for the other routes but the stream of events, in an order in which they succeed.
 fn changes(peers: &[Peer]) -> Vec<Request<'static>> {
     let (cid, other) = (cids::identity("of the document"), cids::identity("of a path"));
@@ -122,23 +139,10 @@ fn changes(peers: &[Peer]) -> Vec<Request<'static>> {
     let at = |method, path: &'static str| of(method, path, path.replace("{hash}", &cid));
     let named = |kind: &str| format!("/pins/{kind}/{other}?name=path");
     let third = peers[2].id.clone();
-    let new: &[u8] = br#"{"name":"ci","scopes":["read","pin","own"],"max_pins":5}"#;
     let exported = format!("{{\"cid\":\"{cid}\",\"type\":\"pin\",\"metadata\":{{\"k\":\"v\"}}}}");
     let exported: &'static [u8] = Box::leak(exported.into_bytes().into_boxed_slice());
     let unknown: &[u8] = br#"{"peer_id":"12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F"}"#;
     vec![
-        ("POST", "/auth/credentials", "/auth/credentials".to_owned(), new),
-        plain("GET", "/auth/credentials"),
-        of(
-            "GET",
-            "/auth/credentials/{credential}/usage",
-            "/auth/credentials/ci/usage".to_owned(),
-        ),
-        of(
-            "DELETE",
-            "/auth/credentials/{credential}",
-            "/auth/credentials/ci".to_owned(),
-        ),
         plain("POST", "/add"),
         of(
             "POST",
@@ -204,7 +208,7 @@ fn answers_of_real_peers_are_as_the_document_says() {
         }
     });
     let mut events = Stream::open_with(peer, "/events?type=pin_added,pin_removed", "Accept: */*");
-    for request in reads().into_iter().chain(changes(&cluster.peers)) {
+    for request in [reads(), credential(), changes(&cluster.peers)].concat() {
         seen.ask(peer, &document, &request);
     }
     let schema = &document["paths"]["/events"]["get"]["responses"]["200"]["content"]["application/x-ndjson"];
