@@ -34,6 +34,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 /// Delay of the first search when connected peers may have the block: the time that they need to answer.
 const FIRST_DELAY: Duration = Duration::from_millis(200);
@@ -78,6 +79,8 @@ struct Shared {
     gateways: SessionGateways,
     progress: Mutex<Progress>,
     wanted: Notify,
+    /// Cancelled when the session ends, so that its search makes room for those of other sessions.
+    ended: CancellationToken,
     recorder: Recorder,
 }
 
@@ -126,6 +129,7 @@ impl Finder {
             gateways: SessionGateways::default(),
             progress: Mutex::new(progress),
             wanted: Notify::new(),
+            ended: CancellationToken::new(),
             recorder: Recorder::current(),
         };
         Session {
@@ -133,17 +137,25 @@ impl Finder {
         }
     }
 
-    /// Searches providers of a block, and connects to them.
+    /// Searches providers of a block, and connects to them, until the session ends.
     async fn search(&self, shared: &Weak<Shared>, cid: Cid) {
-        let recorder = shared.upgrade().map(|shared| shared.recorder.clone());
-        let recorder = recorder.unwrap_or_default();
+        let session = shared.upgrade();
+        let Some((recorder, ended)) = session.map(|it| (it.recorder.clone(), it.ended.clone())) else {
+            return;
+        };
+        ended
+            .run_until_cancelled(self.search_recorded(shared, cid, &recorder))
+            .await;
+    }
+
+    async fn search_recorded(&self, shared: &Weak<Shared>, cid: Cid, recorder: &Recorder) {
         let (step, begun) = (recorder.begin("routing.search"), Instant::now());
         step.set_text("ipfs.block", &cid);
         let Ok(_turn) = self.searches.acquire().await else {
             return;
         };
         step.set_number("ipfs.waited_ms", millis(begun.elapsed()));
-        let mut found = self.routing.providers(cid, PROVIDERS_MAX, &recorder);
+        let mut found = self.routing.providers(cid, PROVIDERS_MAX, recorder);
         let mut connecting = FuturesUnordered::new();
         let mut is_complete = false;
         let searching = async {
@@ -153,7 +165,7 @@ impl Finder {
                         Some(provider) => {
                             let (peer, addresses) = (provider.peer, &provider.addresses);
                             tracing::debug!(%cid, %peer, ?addresses, "a provider is found");
-                            connecting.push(self.use_provider(shared, provider, &recorder));
+                            connecting.push(self.use_provider(shared, provider, recorder));
                         }
                         None => is_complete = true,
                     },
@@ -289,6 +301,12 @@ impl Shared {
             }
             None => std::future::pending().await,
         }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.ended.cancel();
     }
 }
 

@@ -32,6 +32,9 @@ use std::time::Duration;
 const HANDSHAKES_MAX: usize = 128;
 /// Time limit from the first packet to a connection on which streams can be opened.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time limit of connecting a socket, before the handshake: a lost packet is repeated after one second and
+/// after three. A lookup in the DHT waits for the slowest of the closest servers, some of which are gone.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Timeout of idle connections. Bitswap keeps its connections alive; the task of the swarm closes the others.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// Bytes that a QUIC connection may have received and not processed: the share of one of 128 strangers in the
@@ -84,7 +87,8 @@ fn transport(
 ) -> std::io::Result<Boxed<(PeerId, StreamMuxerBox)>> {
     let security = Security::new(keypair)?;
     let (tcp_pool, relay_pool) = (pool.clone(), pool);
-    let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true))
+    let tcp = tcp::tokio::Transport::new(tcp::Config::new().nodelay(true));
+    let tcp = TransportTimeout::with_outgoing_timeout(tcp, CONNECT_TIMEOUT)
         .upgrade(Version::V1Lazy)
         .authenticate(security.clone())
         .multiplex_ext(move |peer, _| muxer::Upgrade(tcp_pool.account(*peer)))

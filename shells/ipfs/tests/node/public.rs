@@ -9,6 +9,7 @@ use opentelemetry::Context;
 use opentelemetry::context::FutureExt;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -107,6 +108,29 @@ async fn pin_of_content_that_no_connected_peer_has_completes_through_the_dht() {
     assert!(!found.unwrap().is_empty());
     let closest = fetcher.closest_peers(cid.hash().to_bytes()).await.unwrap();
     assert!(closest.len() >= 3, "{closest:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn searches_of_ended_requests_make_room_for_others() {
+    // As many as run at once, and one more. Each would run for ten seconds.
+    const REQUESTS: u64 = 9;
+    let router = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", router.local_addr().unwrap());
+    let (node, _folder) = start(&[TCP], delegated(&url)).await;
+    let (begun, mut unanswered) = (Instant::now(), Vec::new());
+    for request in 0..REQUESTS {
+        let cid = raw(&content(50, 900 + request)).cid;
+        let lookup = async {
+            let (mut socket, _) = router.accept().await.unwrap();
+            let _head = socket.read(&mut [0; 4096]).await.unwrap();
+            socket
+        };
+        tokio::select! {
+            found = node.get(cid) => panic!("{found:?}"),
+            socket = timeout(SOON, lookup) => unanswered.push(socket.expect("in time")),
+        }
+    }
+    assert!(begun.elapsed() < Duration::from_secs(9), "{:?}", begun.elapsed());
 }
 
 /// Pins as the operation of a trace, and returns its steps.
