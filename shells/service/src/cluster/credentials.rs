@@ -196,7 +196,7 @@ impl Cluster {
 
     /// Returns what the owner of a credential holds as far as this peer has applied it, by id or by name.
     /// The bytes are added up only for a credential with a limit of bytes, whose pins are at most
-    /// [`BYTES_PINS_MAX`].
+    /// `BYTES_PINS_MAX`.
     ///
     /// # Errors
     /// There is no such credential, it has no pins of its own, or the database cannot be read.
