@@ -163,6 +163,21 @@ fn invalid_components_are_named_with_what_is_expected() {
             "unknown variant `x`, expected `freespace` or `reposize`",
         ),
         (
+            "informer.disk.high_water_percent",
+            json!(101),
+            "invalid value: 101, expected 1 to 100",
+        ),
+        (
+            "informer.disk.low_water_percent",
+            json!(91),
+            "invalid value: 91, expected at most high_water_percent, which is 90",
+        ),
+        (
+            "ipfs_connector.embedded.gc_watermark",
+            json!(101),
+            "invalid value: 101, expected 1 to 100, or 0 for never",
+        ),
+        (
             "informer.tags.tags",
             json!({"a": 1}),
             "informer.tags.tags: invalid type: integer `1`",
