@@ -134,7 +134,7 @@ mod tests {
 
     /// Options of which no value is milder than another: how the peers are configured, and how long what is
     /// no fault takes.
-    const AS_DRAWN: [&str; 37] = [
+    const AS_DRAWN: [&str; 38] = [
         "streams",
         "outbox_messages",
         "outbox_kib",
@@ -169,6 +169,7 @@ mod tests {
         "metrics_ms",
         "grace_ms",
         "failover",
+        "scrub_share",
         "voters_max",
         "replicas_max",
         "replicas_min",

@@ -39,7 +39,7 @@ use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use self::requests::{Applied, Known, Requests};
+use self::requests::{Applied, Ended, Known, Requests};
 pub(crate) use self::server::{ServerRequest, ServerSpan};
 use self::settings::Settings;
 use crate::config;
@@ -226,6 +226,29 @@ impl Tracing {
         span.end_with_timestamp(step.end.unwrap_or(now));
     }
 
+    /// Records the span of an operation that had none while it ran, in the trace of its request.
+    fn record_late(&self, of_request: SpanContext, ended: Ended) {
+        let parent = Context::new().with_remote_span_context(of_request);
+        let context = self.start(ended.name, &ended.cid, ended.start, &parent);
+        self.record_operation(&context, ended);
+    }
+
+    /// Ends the span of an operation, and records those of its steps.
+    fn record_operation(&self, context: &Context, ended: Ended) {
+        for step in ended.steps {
+            self.record_step(step, &ended.cid, ended.end, context);
+        }
+        let span = context.span();
+        if ended.left_out > 0 {
+            let count = i64::try_from(ended.left_out).unwrap_or(i64::MAX);
+            span.set_attribute(KeyValue::new("ipfs.steps_left_out", count));
+        }
+        if let Some(error) = ended.error {
+            span.set_status(Status::error(error));
+        }
+        span.end_with_timestamp(ended.end);
+    }
+
     /// Records the spans of a change of the pinset.
     fn record_change(&self, known: &Known, applied: &Applied) {
         let parent = Context::new().with_remote_span_context(known.context.clone());
@@ -307,17 +330,22 @@ pub(crate) fn contexts() -> Option<broadcast::Receiver<RequestContext>> {
 /// Remembers the contexts of requests to another peer.
 pub(crate) fn remember(contexts: &[RequestContext]) {
     let Some(tracing) = TRACING.get() else { return };
-    let mut late = Vec::new();
+    let (mut late, mut ended) = (Vec::new(), Vec::new());
     {
         let (mut requests, now) = (tracing.requests(), Instant::now());
         for context in contexts {
             if let Some(of_span) = context.span_context() {
+                let operations = requests.take_ended(&context.cid).into_iter();
+                ended.extend(operations.map(|operation| (of_span.clone(), operation)));
                 late.extend(requests.remember(&context.cid, of_span, now));
             }
         }
     }
     for (known, applied) in late {
         tracing.record_change(&known, &applied);
+    }
+    for (of_request, operation) in ended {
+        tracing.record_late(of_request, operation);
     }
 }
 
@@ -432,24 +460,25 @@ impl<'a> Operation<'a> {
 
     fn end(&mut self, error: Option<&dyn Display>) {
         self.is_ended = true;
-        let (tracing, cid) = (self.tracing, self.cid);
-        // The request's context may have arrived from another peer meanwhile.
-        let parent = || tracing.request(cid);
-        let late = || parent().map(|parent| tracing.start(self.name, cid, self.start, &parent));
-        let Some(context) = self.span.take().or_else(late) else {
-            return;
-        };
         let (steps, left_out) = self.steps.take();
-        let now = SystemTime::now();
-        for step in steps {
-            tracing.record_step(step, cid, now, &context);
+        let ended = Ended {
+            name: self.name,
+            cid: self.cid.clone(),
+            start: self.start,
+            end: SystemTime::now(),
+            steps,
+            left_out,
+            error: error.map(|error| shortened(&error.to_string())),
+        };
+        if let Some(span) = self.span.take() {
+            self.tracing.record_operation(&span, ended);
+            return;
         }
-        if left_out > 0 {
-            let count = i64::try_from(left_out).unwrap_or(i64::MAX);
-            let span = context.span();
-            span.set_attribute(KeyValue::new("ipfs.steps_left_out", count));
+        // The request's context may have arrived from another peer meanwhile, or may arrive later.
+        let known = self.tracing.requests().end(ended, Instant::now());
+        if let Some((of_request, ended)) = known {
+            self.tracing.record_late(of_request, ended);
         }
-        end(&context, error);
     }
 }
 

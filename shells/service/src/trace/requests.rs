@@ -3,12 +3,13 @@
 //! The core and its log know nothing of traces. A peer remembers the context of a request for a CID, of its
 //! own clients or as sent by the peer that received it, and finds the request's steps by the CID: its entry
 //! in the log, its change of the pinset, the operations at the IPFS node. A context from another peer may
-//! arrive after the change: recent changes are kept for that.
+//! arrive after the change, and after the end of an operation: recent ones are kept for that.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant, SystemTime};
 
 use cluster_core::{Cid, Index};
+use cluster_ipfs::Step;
 use opentelemetry::trace::SpanContext;
 
 /// Maximum number of remembered requests; some 300 bytes each. The oldest are forgotten first.
@@ -20,7 +21,10 @@ const KEPT: Duration = Duration::from_secs(600);
 /// Maximum number of recent log entries and of recent changes: a second of a busy cluster.
 const RECENT_MAX: usize = 4096;
 
-/// Time within which the context of a change arrives after it.
+/// Maximum number of operations that have ended; some 30 KB each at most, and rarely more than 1 KB.
+const ENDED_MAX: usize = 256;
+
+/// Time within which the context of a change or of an operation arrives after it.
 const LATE_MAX: Duration = Duration::from_secs(5);
 
 /// A change of the pinset, as this peer applied it.
@@ -31,6 +35,19 @@ pub(super) struct Applied {
     pub(super) appended: Option<SystemTime>,
     pub(super) start: SystemTime,
     pub(super) end: SystemTime,
+}
+
+/// An operation at the IPFS node that has ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Ended {
+    pub(super) name: &'static str,
+    pub(super) cid: Cid,
+    pub(super) start: SystemTime,
+    pub(super) end: SystemTime,
+    pub(super) steps: Vec<Step>,
+    /// Number of steps beyond those.
+    pub(super) left_out: usize,
+    pub(super) error: Option<String>,
 }
 
 /// A remembered request.
@@ -54,6 +71,8 @@ pub(super) struct Requests {
     appended: VecDeque<(Index, SystemTime)>,
     /// Changes without a known request.
     applied: VecDeque<Applied>,
+    /// Operations without a known request.
+    ended: VecDeque<Ended>,
 }
 
 impl Requests {
@@ -105,6 +124,31 @@ impl Requests {
     pub(super) fn get(&self, cid: &Cid, now: Instant) -> Option<&Known> {
         let known = self.known.get(cid)?;
         (now.duration_since(known.since) < KEPT).then_some(known)
+    }
+
+    /// Returns an operation that has ended with the span of its request; keeps it if that is not known yet.
+    pub(super) fn end(&mut self, ended: Ended, now: Instant) -> Option<(SpanContext, Ended)> {
+        if let Some(known) = self.get(&ended.cid, now) {
+            return Some((known.context.clone(), ended));
+        }
+        if self.ended.len() == ENDED_MAX {
+            self.ended.pop_front();
+        }
+        self.ended.push_back(ended);
+        None
+    }
+
+    /// Removes and returns the operations on a CID that ended shortly before.
+    pub(super) fn take_ended(&mut self, cid: &Cid) -> Vec<Ended> {
+        let is_late = |ended: &Ended| ended.end.elapsed().unwrap_or_default() > LATE_MAX;
+        let mut taken = Vec::new();
+        self.ended.retain(|ended| {
+            if ended.cid == *cid && !is_late(ended) {
+                taken.push(ended.clone());
+            }
+            ended.cid != *cid
+        });
+        taken
     }
 
     /// Notes that an entry of the log was written.
@@ -190,6 +234,31 @@ mod tests {
         let long_ago = at - 2 * LATE_MAX;
         requests.apply(&cid(2), 7, (long_ago, long_ago), now);
         assert_eq!(requests.remember(&cid(2), context(1), now), None);
+    }
+
+    #[test]
+    fn context_that_arrives_after_the_end_of_an_operation_gets_it() {
+        let (mut requests, now, at) = (Requests::default(), Instant::now(), SystemTime::now());
+        let ended = |number, end| Ended {
+            name: "ipfs.pin",
+            cid: cid(number),
+            start: end,
+            end,
+            steps: Vec::new(),
+            left_out: 0,
+            error: None,
+        };
+        assert_eq!(requests.end(ended(1, at), now), None);
+        assert_eq!(requests.end(ended(2, at - 2 * LATE_MAX), now), None);
+        assert_eq!(requests.take_ended(&cid(1)), [ended(1, at)]);
+        assert_eq!(requests.take_ended(&cid(1)), [], "only once");
+        assert_eq!(requests.take_ended(&cid(2)), [], "long ago");
+        requests.remember(&cid(1), context(1), now);
+        assert_eq!(requests.end(ended(1, at), now), Some((context(1), ended(1, at))));
+        for _ in 0..ENDED_MAX + 5 {
+            requests.end(ended(3, at), now);
+        }
+        assert_eq!(requests.ended.len(), ENDED_MAX);
     }
 
     #[test]
