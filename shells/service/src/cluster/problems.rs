@@ -193,18 +193,15 @@ impl From<OwnProblem> for api::Problem {
 
 /// Returns the name of a peer. The last ping of a peer that is down has it.
 fn name_of(peer: &PeerId, known: &KnownMembers, alerts: &[api::Alert]) -> String {
+    let id = peer.to_string();
+    // Without a ping that counts, the id stands for the name.
     let name = known.peers.get(peer).map(|known| known.peername.clone());
     let last = || {
-        let id = peer.to_string();
         let is_last = |alert: &&api::Alert| alert.metric.peer == id && alert.metric.name == PING;
-        alerts
-            .iter()
-            .find(is_last)
-            .map(|alert| peer_name(&alert.metric.value))
+        let alert = alerts.iter().find(is_last);
+        alert.map(|alert| peer_name(&alert.metric.value))
     };
-    name.filter(|name| !name.is_empty())
-        .or_else(last)
-        .unwrap_or_default()
+    name.filter(|name| *name != id).or_else(last).unwrap_or_default()
 }
 
 fn missing_copies(pins: u64) -> String {
