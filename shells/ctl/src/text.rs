@@ -3,9 +3,9 @@
 use crate::human;
 use cluster_api::terminal::{self, Escaping};
 use cluster_api::{
-    AddedOutput, Alert, BandwidthByProtocol, Caller, Credential, CredentialCreated, Drain, Event,
-    GlobalPinInfo, GlobalRepoGc, GlobalScrub, GoDuration, HealthSummary, Id, Metric, Pin, PinMode, Problem,
-    Scrub, ScrubCycle, Time, Transfer, Version,
+    AddedOutput, Alert, BandwidthByProtocol, Caller, Credential, CredentialCreated, CredentialUsage, Drain,
+    Event, GlobalPinInfo, GlobalRepoGc, GlobalScrub, GoDuration, HealthSummary, Id, Metric, Pin, PinMode,
+    Problem, Scrub, ScrubCycle, Time, Transfer, Version,
 };
 use std::fmt::{self, Write};
 
@@ -92,6 +92,16 @@ impl Text for CredentialCreated {
     fn text(&self, out: &mut Lines, now: Time) {
         self.credential.text(out, now);
         line!(out, "Token: {}", self.token);
+    }
+}
+
+impl Text for CredentialUsage {
+    fn text(&self, out: &mut Lines, _: Time) {
+        let _ = write!(out, "Pins: {}", self.pins);
+        if let Some(bytes) = self.bytes {
+            let _ = write!(out, " | Uploads: {bytes} bytes");
+        }
+        out.end_line();
     }
 }
 
@@ -531,6 +541,14 @@ mod tests {
             text(serde_json::from_str::<CredentialCreated>(&created)),
             expected
         );
+    }
+
+    #[test]
+    fn usage_shows_pins_and_bytes_if_these_are_limited() {
+        let pins = serde_json::from_str::<CredentialUsage>(r#"{"pins":3}"#);
+        assert_eq!(text(pins), "Pins: 3\n");
+        let both = serde_json::from_str::<CredentialUsage>(r#"{"pins":0,"bytes":1234}"#);
+        assert_eq!(text(both), "Pins: 0 | Uploads: 1234 bytes\n");
     }
 
     #[test]

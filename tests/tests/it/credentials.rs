@@ -51,6 +51,9 @@ fn credential_holds_at_all_peers_until_it_is_revoked_at_one() {
     let mut cluster = Cluster::start();
     let reader = create(&cluster.peers[0], "reader", "read");
     let admin = create(&cluster.peers[1], "root", "admin");
+    create(&cluster.peers[2], "tenant", "pin,own");
+    let usage = cluster.peers[2].ctl_json(&["auth", "usage", "tenant"]);
+    assert_eq!(usage, [json!({ "pins": 0 })]);
     for peer in &cluster.peers {
         peer.edit(|config| config["api"]["restapi"]["require_credentials"] = json!(true));
     }

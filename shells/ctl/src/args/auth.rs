@@ -30,6 +30,7 @@ Examples:
   ipfs-cluster-ctl auth create prometheus --scope metrics
   CLUSTER_AUTH_TOKEN=icc_… ipfs-cluster-ctl pin ls                   use a token
   ipfs-cluster-ctl auth ls
+  ipfs-cluster-ctl auth usage bob                                    what counts against its limits
   ipfs-cluster-ctl auth revoke ci";
 
 /// Subcommands of `auth`.
@@ -39,6 +40,12 @@ pub(crate) enum Auth {
     Create(AuthCreate),
     /// List all credentials
     Ls(Ignored),
+    /// Show how many pins a credential with the scope own holds, and the bytes of its uploads if it has a
+    /// limit of bytes
+    Usage {
+        /// Name or id of the credential
+        credential: String,
+    },
     /// Revoke a credential: all peers refuse its token from then on
     Revoke {
         /// Name or id of the credential

@@ -11,6 +11,7 @@ pub(super) async fn auth(client: &Client, output: &mut Output, command: Auth) ->
     match command {
         Auth::Create(wanted) => create(client, output, wanted).await,
         Auth::Ls(_) => output.show(&client.credentials().await?),
+        Auth::Usage { credential } => output.show(&client.credential_usage(&credential).await?),
         Auth::Revoke { credential } => output.show(&client.credential_rm(&credential).await?),
         Auth::Own(_) => output.show(&client.caller().await?),
     }
