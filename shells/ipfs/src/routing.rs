@@ -211,11 +211,24 @@ impl ContentRouting {
     /// # Errors
     /// [`Error::Busy`] if too many lookups run.
     pub(crate) async fn closest(&self, key: Vec<u8>) -> Result<Vec<FoundPeer>, Error> {
+        self.servers(|found| Lookup::Closest(key, found)).await
+    }
+
+    /// As [`ContentRouting::closest`], without waiting for servers that do not answer: closer ones may be
+    /// among them.
+    async fn settled(&self, key: Vec<u8>) -> Result<Vec<FoundPeer>, Error> {
+        self.servers(|found| Lookup::Settled(key, found)).await
+    }
+
+    async fn servers(
+        &self,
+        lookup: impl FnOnce(mpsc::Sender<FoundPeer>) -> Lookup,
+    ) -> Result<Vec<FoundPeer>, Error> {
         if !self.settings.effective_routing().uses_dht() {
             return Ok(Vec::new());
         }
         let (found, mut results) = mpsc::channel(FOUND_MAX);
-        self.network.find(Lookup::Closest(key, found)).await?;
+        self.network.find(lookup(found)).await?;
         let mut closest = Vec::new();
         while let Some(peer) = results.recv().await {
             closest.push(peer);
@@ -243,7 +256,7 @@ impl ContentRouting {
     /// [`Error::Busy`] if too many lookups run.
     pub(crate) async fn provide(&self, cid: &Cid) -> Result<usize, Error> {
         let key = cid.hash().to_bytes();
-        let servers = self.closest(key.clone()).await?;
+        let servers = self.settled(key.clone()).await?;
         let keys = [key];
         // Collected first: a stream of borrowing closures is not `Send`.
         let sends: Vec<_> = servers
@@ -307,7 +320,7 @@ impl ContentRouting {
     /// [`Error::Busy`] if too many lookups run.
     pub(crate) async fn put_value(&self, key: Vec<u8>, value: Vec<u8>) -> Result<usize, Error> {
         self.network.store_value(key.clone(), value.clone()).await?;
-        let servers = self.closest(key.clone()).await?;
+        let servers = self.settled(key.clone()).await?;
         let puts: Vec<_> = servers
             .iter()
             .map(|server| self.put_to(server, &key, &value))

@@ -186,7 +186,7 @@ impl Task {
     fn tick(&mut self, now: Instant) {
         self.redial_due();
         for dht in self.swarm.behaviour_mut().dhts() {
-            self.queries.finish_abandoned(dht);
+            self.queries.finish_early(dht, now);
         }
         self.join_dht(now);
         self.publish_dht_state();

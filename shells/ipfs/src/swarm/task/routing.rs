@@ -24,7 +24,7 @@ impl Task {
             if dht.table_len() > 0 || is_local {
                 self.queries.start(dht, lookup.clone());
                 // Records are stored in the local DHT only while there is no public one, as by Kubo.
-                if matches!(lookup, Lookup::Closest(..)) {
+                if matches!(lookup, Lookup::Closest(..) | Lookup::Settled(..)) {
                     break;
                 }
             }
