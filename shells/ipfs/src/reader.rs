@@ -35,9 +35,11 @@ impl Reader {
     pub(crate) async fn get(&self, cid: Cid) -> Result<Bytes, Error> {
         let local = if cid.hash().code() == IDENTITY {
             self.store.get(&cid)?
+        } else if let Some(data) = self.store.get_hot(&cid) {
+            Some(data)
         } else {
             let store = self.store.clone();
-            match (blocking(move || store.get(&cid)).await, &self.session) {
+            match (blocking(move || store.get_noted(&cid)).await, &self.session) {
                 (Err(damaged @ Error::DamagedBlock { .. }), Some(session)) => {
                     // The content was promised to be stored here: report an error rather than wait
                     // indefinitely.

@@ -8,6 +8,7 @@
 
 mod compact;
 mod damage;
+mod hot;
 mod index;
 mod open;
 mod protect;
@@ -26,6 +27,7 @@ use crate::Cid;
 use crate::{Block, Error, Pin, PinMode};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, Readable};
+use hot::Hot;
 use index::{Entry, Fresh};
 use reserve::Reserve;
 use segments::{Files, Read};
@@ -81,6 +83,7 @@ struct Open {
     fresh: Arc<Fresh>,
     files: Arc<Files>,
     reserve: Reserve,
+    hot: Hot,
 }
 
 impl Open {
@@ -183,6 +186,26 @@ impl Store {
         }
         self.inner.damage.record(&key);
         Err(damaged(cid, "its segment is missing".to_owned()))
+    }
+
+    /// Returns a block that was read again and again, without reading the disk.
+    pub(crate) fn get_hot(&self, cid: &Cid) -> Option<Bytes> {
+        let key = key_of(cid);
+        let open = self.db().ok()?;
+        (!self.inner.damage.contains(&key))
+            .then(|| open.hot.get(&key))
+            .flatten()
+    }
+
+    /// As [`Store::get`], and keeps blocks that are read again and again for [`Store::get_hot`].
+    pub(crate) fn get_noted(&self, cid: &Cid) -> Result<Option<Bytes>, Error> {
+        let open = self.db()?;
+        let epoch = open.hot.epoch();
+        let data = self.get(cid)?;
+        if let Some(data) = &data {
+            open.hot.note(&key_of(cid), data, epoch);
+        }
+        Ok(data)
     }
 
     /// Returns whether the block is local and not known to be damaged.

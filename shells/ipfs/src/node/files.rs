@@ -5,7 +5,7 @@ use crate::Cid;
 use crate::car::{self, CarReader};
 use crate::codec::Data;
 use crate::reader::{Reader, stream_from_task};
-use crate::unixfs::read::{self, Entity};
+use crate::unixfs::read::{self, Content, Entity};
 use crate::unixfs::{ByteStream, DirEntry, Name, Stat, pb, tar};
 use crate::{Block, DagPath, Error, Ref, Resolved, codec, dag, dagjson};
 use bytes::Bytes;
@@ -39,9 +39,7 @@ impl Node {
     ) -> Result<ByteStream, Error> {
         read::check_file(&cid, &read::entity(&cid, root.clone())?)?;
         let (reader, left) = (self.reader(), length.unwrap_or(u64::MAX));
-        Ok(stream_from_task(move |out| async move {
-            read::content(&reader, (cid, root), offset, left, &out).await
-        }))
+        Ok(Content::new(reader, (cid, root), offset, left).stream())
     }
 
     /// Returns kind and size of the entry at a CID, with its root block.

@@ -1,5 +1,6 @@
 //! Opening the repository, and checking the segments against the database.
 
+use super::hot::Hot;
 use super::index::Fresh;
 use super::reserve::Reserve;
 use super::segments::{Files, HEADER_BYTES, SEGMENT_BYTES};
@@ -70,12 +71,12 @@ impl Store {
             fresh: fresh.clone(),
             files: files.clone(),
             reserve,
+            hot: Hot::default(),
         });
         let (requests, receiver) = mpsc::channel::<Request>(QUEUE);
         let thread_error = |error| Error::io("starting the store's threads", error);
         let shared = Arc::new(Mutex::new(counters));
-        let protect = Arc::new(Protect::default());
-        let damage = Arc::new(Damage::default());
+        let (protect, damage) = (Arc::<Protect>::default(), Arc::<Damage>::default());
         let writer = Writer {
             open: open.clone(),
             usage,

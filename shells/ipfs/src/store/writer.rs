@@ -210,6 +210,9 @@ impl Writer {
         };
         batch.durability(Some(mode)).commit()?;
         self.table.recorded(&changes, group.durable);
+        if !group.deleted.is_empty() {
+            self.open.hot.forget(group.deleted.iter());
+        }
         // Readers find them in the database now.
         self.fresh().change(HashMap::clear);
         self.inline = 0;

@@ -4,12 +4,14 @@
 mod tests;
 
 use super::pb::{Link, PbNode, Type, Unixfs};
-use super::{DirEntry, Kind, Metadata, Name, Stat, hamt};
+use super::{ByteStream, DirEntry, Kind, Metadata, Name, Stat, hamt};
 use crate::Cid;
 use crate::dag::Visited;
 use crate::reader::{Reader, StreamSender};
+use crate::request_budget::HeldBytes;
 use crate::{Error, codec};
 use bytes::Bytes;
+use futures::StreamExt;
 use std::collections::VecDeque;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -72,7 +74,13 @@ struct Part {
     cid: Cid,
     /// Its length, if its parent states it.
     bytes: Option<u64>,
-    fetching: Option<AbortOnDropHandle<Result<Bytes, Error>>>,
+    fetching: Option<Fetch>,
+}
+
+/// A part that is read ahead.
+enum Fetch {
+    Ready(Bytes),
+    Running(AbortOnDropHandle<Result<Bytes, Error>>),
 }
 
 /// Checks that a root can be read as a file.
@@ -84,67 +92,103 @@ pub(crate) fn check_file(cid: &Cid, root: &Entity) -> Result<(), Error> {
     }
 }
 
-/// Sends the bytes of a file, whose root block is given, from `skip` on, at most `left`.
-pub(crate) async fn content(
-    reader: &Reader,
-    root: (Cid, Bytes),
-    mut skip: u64,
-    mut left: u64,
-    out: &StreamSender<Bytes>,
-) -> Result<(), Error> {
-    let (root, mut root_data) = (root.0, Some(root.1));
-    let mut parts = VecDeque::from([Part {
-        cid: root,
-        bytes: None,
-        fetching: None,
-    }]);
-    let mut held = reader.budget.holding();
-    while left > 0
-        && let Some(mut part) = parts.pop_front()
-    {
-        // A file may claim that its parts are empty although they are not: then nothing is skipped.
-        if let Some(bytes) = part.bytes
-            && bytes <= skip
-            && skip > 0
-        {
-            skip -= bytes;
-            continue;
-        }
-        read_ahead(reader, &mut parts, skip.saturating_add(left));
-        let data = match (root_data.take(), part.fetching.take()) {
-            (Some(root), _) => root,
-            (None, Some(fetching)) => fetching.await.map_err(|_| Error::Closed)??,
-            (None, None) => reader.get(part.cid).await?,
+/// Reading of a file from front to back, a block at a time.
+pub(crate) struct Content {
+    reader: Reader,
+    parts: VecDeque<Part>,
+    /// The first block, until it is read.
+    root: Option<Bytes>,
+    held: HeldBytes,
+    /// Bytes before the first one that is wanted.
+    skip: u64,
+    /// Bytes still wanted.
+    left: u64,
+}
+
+impl Content {
+    /// Begins to read a file, whose root block is given, from `skip` on, at most `left` bytes.
+    pub(crate) fn new(reader: Reader, (cid, root): (Cid, Bytes), skip: u64, left: u64) -> Content {
+        let root_part = Part {
+            cid,
+            bytes: None,
+            fetching: None,
         };
-        let bytes = match entity(&part.cid, data)? {
-            Entity::Raw(bytes) => bytes,
-            Entity::Node(node, links) => {
-                let inner = node.data.unwrap_or_default();
-                // Sizes that do not match the links would skip the wrong ones.
-                let sized = node.block_sizes.len() == links.len();
-                for (at, link) in links.iter().enumerate().rev() {
-                    let bytes = sized.then(|| node.block_sizes[at]);
-                    parts.push_front(Part {
-                        cid: link.cid,
-                        bytes,
-                        fetching: None,
-                    });
-                }
-                held.resize(parts.len().saturating_mul(size_of::<Part>()))?;
-                inner
-            }
-        };
-        let length = bytes.len() as u64;
-        let from = skip.min(length);
-        skip -= from;
-        let to = length.min(from.saturating_add(left));
-        left -= to - from;
-        if to > from {
-            // Both are at most a block's length.
-            out.send(bytes.slice(from as usize..to as usize)).await?;
+        Content {
+            held: reader.budget.holding(),
+            reader,
+            parts: VecDeque::from([root_part]),
+            root: Some(root),
+            skip,
+            left,
         }
     }
-    Ok(())
+
+    /// Returns the rest as a stream, which ends after an error.
+    pub(crate) fn stream(self) -> ByteStream {
+        let pieces = futures::stream::unfold(Some(self), |content| async {
+            let mut content = content?;
+            match content.next().await {
+                Ok(bytes) => bytes.map(|bytes| (Ok(bytes), Some(content))),
+                Err(error) => Some((Err(error), None)),
+            }
+        });
+        pieces.boxed()
+    }
+
+    /// Returns the next bytes, `None` at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, Error> {
+        while self.left > 0
+            && let Some(part) = self.parts.pop_front()
+        {
+            // A file may claim that its parts are empty although they are not: then nothing is skipped.
+            if let Some(bytes) = part.bytes
+                && bytes <= self.skip
+                && self.skip > 0
+            {
+                self.skip -= bytes;
+                continue;
+            }
+            let bytes = self.read(part).await?;
+            let length = bytes.len() as u64;
+            let from = self.skip.min(length);
+            self.skip -= from;
+            let to = length.min(from.saturating_add(self.left));
+            self.left -= to - from;
+            if to > from {
+                // Both are at most a block's length.
+                return Ok(Some(bytes.slice(from as usize..to as usize)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Reads a part, and puts the parts that it links to in front of the others. Returns its own bytes.
+    async fn read(&mut self, mut part: Part) -> Result<Bytes, Error> {
+        read_ahead(&self.reader, &mut self.parts, self.skip.saturating_add(self.left));
+        let data = match (self.root.take(), part.fetching.take()) {
+            (Some(root), _) => root,
+            (None, Some(Fetch::Ready(data))) => data,
+            (None, Some(Fetch::Running(fetching))) => fetching.await.map_err(|_| Error::Closed)??,
+            (None, None) => self.reader.get(part.cid).await?,
+        };
+        let (node, links) = match entity(&part.cid, data)? {
+            Entity::Raw(bytes) => return Ok(bytes),
+            Entity::Node(node, links) => (node, links),
+        };
+        // Sizes that do not match the links would skip the wrong ones.
+        let sized = node.block_sizes.len() == links.len();
+        for (at, link) in links.iter().enumerate().rev() {
+            let bytes = sized.then(|| node.block_sizes[at]);
+            self.parts.push_front(Part {
+                cid: link.cid,
+                bytes,
+                fetching: None,
+            });
+        }
+        let held = self.parts.len().saturating_mul(size_of::<Part>());
+        self.held.resize(held)?;
+        Ok(node.data.unwrap_or_default())
+    }
 }
 
 /// Starts fetching the next parts, as far as they will be needed.
@@ -156,8 +200,13 @@ fn read_ahead(reader: &Reader, parts: &mut VecDeque<Part>, mut wanted: u64) {
         wanted = wanted.saturating_sub(part.bytes.unwrap_or(0));
         if part.fetching.is_none() {
             let (reader, cid) = (reader.clone(), part.cid);
-            let fetch = tokio::spawn(async move { reader.get(cid).await });
-            part.fetching = Some(AbortOnDropHandle::new(fetch));
+            part.fetching = Some(match reader.store.get_hot(&cid) {
+                Some(data) => Fetch::Ready(data),
+                None => {
+                    let fetch = tokio::spawn(async move { reader.get(cid).await });
+                    Fetch::Running(AbortOnDropHandle::new(fetch))
+                }
+            });
         }
     }
 }
@@ -232,7 +281,6 @@ pub(crate) async fn entries(
     resolve: bool,
     out: &StreamSender<DirEntry>,
 ) -> Result<(), Error> {
-    use futures::StreamExt;
     while let Some(link) = links.next().await {
         let Link { cid, name, size } = link?;
         let target = match resolve {

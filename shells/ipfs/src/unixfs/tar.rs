@@ -1,7 +1,7 @@
 //! Tar archives of files and directories (ustar, with pax records for values that ustar cannot represent).
 
 use super::pb::Link;
-use super::read;
+use super::read::{self, Content};
 use super::{Kind, Name, Stat};
 use crate::Cid;
 use crate::Error;
@@ -105,9 +105,8 @@ async fn file(
     size: u64,
     out: &StreamSender<Bytes>,
 ) -> Result<(), Error> {
-    let (reading, cid) = (reader.clone(), root.0);
-    let mut content =
-        stream_from_task(|out| async move { read::content(&reading, root, 0, u64::MAX, &out).await });
+    let cid = root.0;
+    let mut content = Content::new(reader.clone(), root, 0, u64::MAX).stream();
     let mut sent = 0u64;
     while let Some(bytes) = content.next().await {
         let bytes = bytes?;

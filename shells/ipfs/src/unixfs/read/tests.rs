@@ -155,12 +155,8 @@ async fn walks_are_refused_beyond_their_memory() {
     let local = Local::new();
     let root = local.wide_chain(Type::File).await;
     let reader = local.reader();
-    refused(
-        count(stream_from_task(|out| async move {
-            content(&reader, (root, reader.get(root).await?), 0, u64::MAX, &out).await
-        }))
-        .await,
-    );
+    let block = reader.get(root).await.unwrap();
+    refused(count(Content::new(reader, (root, block), 0, u64::MAX).stream()).await);
     let reader = local.reader();
     refused(
         count(stream_from_task(|out| async move {
@@ -205,9 +201,8 @@ async fn file_with_parts_declared_empty_is_read() {
     };
     let root = local.put(node, vec![link(b"hello "), link(b"world")]).await;
     let reader = local.reader();
-    let pieces = stream_from_task(|out| async move {
-        content(&reader, (root, reader.get(root).await?), 0, 11, &out).await
-    });
+    let block = reader.get(root).await.unwrap();
+    let pieces = Content::new(reader, (root, block), 0, 11).stream();
     assert_eq!(
         pieces.try_collect::<Vec<_>>().await.unwrap().concat(),
         b"hello world"
