@@ -14,6 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         swarm_listen: Vec::new(),
         storage_max: None,
         network: cluster_ipfs::PublicNetwork::default(),
+        fixed: std::collections::BTreeMap::new(),
     })
     .await?;
 

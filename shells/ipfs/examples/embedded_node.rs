@@ -19,6 +19,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         swarm_listen,
         storage_max: None,
         network: cluster_ipfs::PublicNetwork::default(),
+        fixed: std::collections::BTreeMap::new(),
     })
     .await?;
     println!("{}", listener.local_addr()?);

@@ -73,6 +73,7 @@ async fn open(folder: &Path) -> Outcome<Node> {
         swarm_listen,
         storage_max: None,
         network: cluster_ipfs::PublicNetwork::default(),
+        fixed: std::collections::BTreeMap::new(),
     })
     .await?)
 }

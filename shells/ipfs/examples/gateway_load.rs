@@ -3,7 +3,8 @@
 //! `cargo run --release -p cluster-ipfs --example gateway_load -- 64 10 [ADDRESS PATH]`
 //!
 //! with the number of connections, the seconds, and the gateway, such as `127.0.0.1:8080 /ipfs/CID`. Without
-//! a gateway it starts a node in a temporary folder and asks it for a file of 1 MiB.
+//! a gateway it starts a node in a temporary folder and asks it for a file of 1 MiB. With `serve` as the only
+//! argument it starts that node for other clients, and prints the address and the path.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,10 +22,16 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let mut args = std::env::args().skip(1);
-    let usage = "usage: gateway_load CONNECTIONS SECONDS [ADDRESS PATH]";
-    let connections: usize = args.next().ok_or(usage)?.parse()?;
-    let seconds: u64 = args.next().ok_or(usage)?.parse()?;
+    let usage = "usage: gateway_load serve | CONNECTIONS SECONDS [ADDRESS PATH]";
     let folder = tempfile::tempdir()?;
+    let first = args.next().ok_or(usage)?;
+    if first == "serve" {
+        let (address, path) = start(folder.path()).await?;
+        println!("{address} {path}");
+        return Ok(tokio::signal::ctrl_c().await?);
+    }
+    let connections: usize = first.parse()?;
+    let seconds: u64 = args.next().ok_or(usage)?.parse()?;
     let (address, path) = match (args.next(), args.next()) {
         (Some(address), Some(path)) => (address, path),
         _ => start(folder.path()).await?,
@@ -64,6 +71,7 @@ async fn start(folder: &std::path::Path) -> Result<(String, String), Failure> {
         swarm_listen: Vec::new(),
         storage_max: None,
         network: cluster_ipfs::PublicNetwork::default(),
+        fixed: std::collections::BTreeMap::new(),
     })
     .await?;
     let content: Vec<u8> = (0..1 << 20).map(|at: u32| (at % 251) as u8).collect();

@@ -1,14 +1,27 @@
-//! Settings that clients of the API change at run time, saved in the file `config.json` of the node's folder:
-//! the bootstrap peers, which replace those of the node's settings, peers that stay connected, and the size
-//! above which directories are sharded.
+//! Settings that clients of the API change at run time, saved in the file `config.json` of the node's folder.
 //!
-//! The file has the shape of Kubo's configuration. Everything else is configured where the node is started.
+//! The file has the shape of Kubo's configuration, with the keys that were set. Some take effect at once: the
+//! bootstrap peers, peers that stay connected, and the size above which directories are sharded. Others
+//! replace, at the next start, settings that the node is started with, but not those that the environment
+//! fixes. All other keys of Kubo are kept for clients that read them again, and do nothing; the log says so.
 
-use crate::Error;
+mod document;
+mod effective;
+mod keys;
+mod profiles;
+
+pub(crate) use self::document::{find, merge};
+pub use self::effective::changeable_settings;
+pub(crate) use self::profiles::Profile;
+
+use self::effective::Effective;
+use self::keys::KeyError;
 use crate::store::lock;
 use crate::swarm::{addresses, save_private, split};
+use crate::{Config, Error};
 use libp2p::{Multiaddr, PeerId};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -16,7 +29,7 @@ use std::sync::Mutex;
 /// Name of the file.
 const FILE: &str = "config.json";
 /// Limit on the bytes of the file: bootstrap peers and peerings at their limits.
-const FILE_MAX: u64 = 4 << 20;
+pub(crate) const FILE_MAX: usize = 4 << 20;
 /// Limit on bootstrap peers. A node dials 16 at once.
 pub(crate) const BOOTSTRAP_MAX: usize = 256;
 /// Limit on peers that stay connected by request, of those that the node keeps at all.
@@ -24,81 +37,14 @@ pub(crate) const PEERINGS_MAX: usize = 256;
 /// Limit on the bytes of one address.
 const ADDRESS_BYTES_MAX: usize = 1024;
 
-/// Default size of a directory above which it is sharded, and limit on that size, in bytes: the block of a
-/// larger directory might be too large to be exchanged.
-const HAMT_THRESHOLD: u64 = 256 << 10;
-const HAMT_THRESHOLD_MAX: u64 = 1 << 20;
+/// Content of the file.
+pub(crate) type Document = Map<String, Value>;
+
+/// Settings of `service.json` that the environment sets, with the variable.
+pub(crate) type FixedSettings = BTreeMap<String, String>;
 
 /// Peers that stay connected, with their addresses.
 pub(crate) type Peerings = BTreeMap<PeerId, Vec<Multiaddr>>;
-
-/// Content of the file.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct Saved {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    bootstrap: Option<Vec<Multiaddr>>,
-    #[serde(skip_serializing_if = "SavedPeering::is_empty")]
-    peering: SavedPeering,
-    #[serde(skip_serializing_if = "SavedImport::is_empty")]
-    import: SavedImport,
-}
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default)]
-struct SavedImport {
-    /// Size with a unit, as the client wrote it.
-    #[serde(rename = "UnixFSHAMTDirectorySizeThreshold")]
-    hamt_threshold: Option<String>,
-}
-
-impl SavedImport {
-    fn is_empty(&self) -> bool {
-        self.hamt_threshold.is_none()
-    }
-
-    /// Returns the size in bytes.
-    fn hamt_threshold(&self) -> Result<u64, Error> {
-        let Some(text) = &self.hamt_threshold else {
-            return Ok(HAMT_THRESHOLD);
-        };
-        parse_size(text)
-            .filter(|size| *size <= HAMT_THRESHOLD_MAX)
-            .ok_or_else(|| {
-                Error::invalid(format!(
-                    "invalid size {text:?}: directories can be sharded above at most \"1MiB\""
-                ))
-            })
-    }
-}
-
-/// Parses a whole number of bytes with an optional unit, decimal like `kB` or binary like `KiB`.
-fn parse_size(text: &str) -> Option<u64> {
-    let text = text.trim();
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let scale: u64 = match unit.trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "k" | "kb" => 1_000,
-        "ki" | "kib" => 1 << 10,
-        "m" | "mb" => 1_000_000,
-        "mi" | "mib" => 1 << 20,
-        _ => return None,
-    };
-    number.parse::<u64>().ok()?.checked_mul(scale)
-}
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-#[serde(default, rename_all = "PascalCase")]
-struct SavedPeering {
-    peers: Vec<PeerAddresses>,
-}
-
-impl SavedPeering {
-    fn is_empty(&self) -> bool {
-        self.peers.is_empty()
-    }
-}
 
 /// A peer with its addresses, in Kubo's shape.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -128,32 +74,36 @@ mod peer_id_text {
 #[derive(Debug)]
 pub(crate) struct ConfigFile {
     folder: PathBuf,
+    /// Settings that the node is started with, without those of the file.
+    configured: Config,
+    /// Settings that the node uses until its end.
+    started: Config,
     state: Mutex<State>,
 }
 
 #[derive(Debug)]
 struct State {
-    saved: Saved,
-    /// Bootstrap peers of the node's settings.
-    configured: Vec<Multiaddr>,
+    document: Document,
+    effective: Effective,
     /// Peers that stay connected: saved ones, and those of this run.
     peerings: Peerings,
-    /// Size of a directory above which it is sharded, in bytes.
-    hamt_threshold: u64,
 }
 
-fn read(path: &Path) -> Result<Saved, Error> {
+fn read(path: &Path) -> Result<Document, Error> {
     use std::io::Read;
     let mut text = String::new();
-    let read = std::fs::File::open(path).and_then(|file| file.take(FILE_MAX).read_to_string(&mut text));
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(FILE_MAX as u64).read_to_string(&mut text));
     match read {
-        Ok(_) => serde_json::from_str(&text).map_err(|error| {
-            let advice = "correct it, or remove it to use the settings that the node is started with";
-            Error::Damaged(format!("{} is invalid ({error}); {advice}", path.display()))
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Saved::default()),
+        Ok(_) => serde_json::from_str(&text).map_err(|error| damaged(path, error)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Document::new()),
         Err(error) => Err(Error::io(format!("reading {}", path.display()), error)),
     }
+}
+
+fn damaged(path: &Path, why: impl std::fmt::Display) -> Error {
+    let advice = "correct it, or remove it to use the settings that the node is started with";
+    Error::Damaged(format!("{} is invalid ({why}); {advice}", path.display()))
 }
 
 /// Checks that the address of a bootstrap peer fits into the file and names a peer and a transport.
@@ -192,78 +142,104 @@ fn check_peerings(peerings: &Peerings) -> Result<(), Error> {
     }
 }
 
+/// Change of the saved settings.
+#[derive(Debug)]
+pub(crate) struct Changed {
+    /// Peers that stayed connected by the earlier list only.
+    pub(crate) dropped: Vec<PeerId>,
+    /// Peers that stay connected by the new list.
+    pub(crate) kept: Vec<PeerAddresses>,
+    /// Keys that are set now, were not before, and do nothing in this node.
+    pub(crate) without_effect: Vec<String>,
+}
+
+/// Treatment of keys that only `service.json` or the environment can set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unchangeable {
+    Refuse,
+    /// They are stored, and reported as keys without effect.
+    Keep,
+}
+
 impl ConfigFile {
-    /// Reads the saved settings; `configured` are the bootstrap peers of the node's settings.
+    /// Reads the saved settings, and replaces those of `config` by them.
     ///
     /// # Errors
     /// [`Error::Damaged`] if the file is invalid; it cannot be read.
-    pub(crate) fn open(folder: &Path, configured: Vec<Multiaddr>) -> Result<ConfigFile, Error> {
-        let saved = read(&folder.join(FILE))?;
-        let hamt_threshold = saved.import.hamt_threshold().map_err(|error| {
-            Error::Damaged(format!("{} is invalid: {error}", folder.join(FILE).display()))
-        })?;
-        let peers = saved.peering.peers.iter();
-        let peerings = peers.map(|it| (it.peer, it.addresses.clone())).collect();
-        if saved.bootstrap.as_ref().is_some_and(|list| *list != configured) {
-            tracing::info!(
-                "the bootstrap peers are those in {}, which were changed by `ipfs bootstrap`",
-                folder.join(FILE).display()
+    pub(crate) fn open(config: &mut Config) -> Result<ConfigFile, Error> {
+        let (configured, path) = (config.clone(), config.path.join(FILE));
+        let document = read(&path)?;
+        let effective = Effective::parse(&document).map_err(|error| damaged(&path, error))?;
+        effective.apply(config);
+        effective::check(config).map_err(|error| damaged(&path, error))?;
+        let replaced = effective::replaced(&document, config);
+        if !replaced.is_empty() {
+            tracing::warn!(
+                "{}, set through the API and kept in {}, replace the settings that the node is started with",
+                replaced.join(", "),
+                path.display()
             );
         }
+        let peers = effective.peerings.iter();
+        let peerings = peers.map(|it| (it.peer, it.addresses.clone())).collect();
         Ok(ConfigFile {
-            folder: folder.to_owned(),
+            folder: config.path.clone(),
+            configured,
+            started: config.clone(),
             state: Mutex::new(State {
-                saved,
-                configured,
+                document,
+                effective,
                 peerings,
-                hamt_threshold,
             }),
         })
     }
 
+    /// Returns the settings that the node uses until its end.
+    pub(crate) fn started(&self) -> &Config {
+        &self.started
+    }
+
+    /// Returns the saved settings.
+    pub(crate) fn document(&self) -> Document {
+        lock(&self.state).document.clone()
+    }
+
     /// Returns the bootstrap peers: the saved ones, otherwise those of the node's settings.
     pub(crate) fn bootstrap(&self) -> Vec<Multiaddr> {
-        let state = lock(&self.state);
-        let saved = state.saved.bootstrap.as_ref();
-        saved.unwrap_or(&state.configured).clone()
+        self.bootstrap_of(&lock(&self.state).effective)
+    }
+
+    fn bootstrap_of(&self, effective: &Effective) -> Vec<Multiaddr> {
+        let is_fixed = self.configured.fixed.contains_key("bootstrap");
+        let saved = effective.bootstrap.as_ref().filter(|_| !is_fixed);
+        saved.unwrap_or(&self.configured.network.bootstrap).clone()
     }
 
     /// Replaces the bootstrap peers by the result of `change`, and saves them. Blocks the thread.
     ///
     /// # Errors
-    /// An address names no peer; there are too many; the file cannot be written.
+    /// An address names no peer; there are too many; the environment sets them; the file cannot be written.
     pub(crate) fn change_bootstrap<T>(
         &self,
         change: impl FnOnce(Vec<Multiaddr>) -> (Vec<Multiaddr>, T),
     ) -> Result<T, Error> {
         let mut state = lock(&self.state);
-        let saved = state.saved.bootstrap.as_ref();
-        let (list, result) = change(saved.unwrap_or(&state.configured).clone());
+        let (list, result) = change(self.bootstrap_of(&state.effective));
         if list.len() > BOOTSTRAP_MAX {
             return Err(Error::invalid(format!(
                 "the list of bootstrap peers may have {BOOTSTRAP_MAX} addresses"
             )));
         }
-        for address in &list {
-            check_bootstrap_address(address)?;
-        }
-        let saved = Saved {
-            bootstrap: Some(list),
-            ..state.saved.clone()
-        };
-        self.write(&saved)?;
-        state.saved = saved;
+        let mut document = state.document.clone();
+        let list = list.iter().map(|address| Value::from(address.to_string()));
+        document.insert("Bootstrap".to_owned(), list.collect());
+        self.save(&mut state, document, Unchangeable::Refuse)?;
         Ok(result)
     }
 
     /// Returns the peers that stay connected.
     pub(crate) fn peerings(&self) -> Peerings {
         lock(&self.state).peerings.clone()
-    }
-
-    /// Returns the saved peers that stay connected.
-    pub(crate) fn saved_peerings(&self) -> Vec<PeerAddresses> {
-        lock(&self.state).saved.peering.peers.clone()
     }
 
     /// Adds peers that stay connected until the end of the process, as in Kubo.
@@ -285,153 +261,107 @@ impl ConfigFile {
         lock(&self.state).peerings.remove(peer).is_some()
     }
 
-    /// Replaces the saved peers that stay connected. Returns those that were connected by the earlier list
-    /// only. Blocks the thread.
-    ///
-    /// # Errors
-    /// As [`ConfigFile::add_peerings`]; the file cannot be written.
-    pub(crate) fn save_peerings(&self, peers: Vec<PeerAddresses>) -> Result<Vec<PeerId>, Error> {
-        let mut state = lock(&self.state);
-        let mut peerings = state.peerings.clone();
-        for old in &state.saved.peering.peers {
-            peerings.remove(&old.peer);
-        }
-        peerings.extend(peers.iter().map(|it| (it.peer, it.addresses.clone())));
-        check_peerings(&peerings)?;
-        let saved = Saved {
-            peering: SavedPeering { peers },
-            ..state.saved.clone()
-        };
-        self.write(&saved)?;
-        let dropped = state.peerings.keys().filter(|peer| !peerings.contains_key(*peer));
-        let dropped = dropped.copied().collect();
-        state.saved = saved;
-        state.peerings = peerings;
-        Ok(dropped)
-    }
-
     /// Returns the size of a directory above which it is sharded, in bytes.
     pub(crate) fn hamt_threshold(&self) -> u64 {
-        lock(&self.state).hamt_threshold
+        let saved = lock(&self.state).effective.hamt_threshold;
+        saved.unwrap_or(effective::HAMT_THRESHOLD)
     }
 
-    /// Returns that size as a client has set it.
-    pub(crate) fn saved_hamt_threshold(&self) -> Option<String> {
-        lock(&self.state).saved.import.hamt_threshold.clone()
-    }
-
-    /// Sets that size, or with `None` the default, and saves it. Blocks the thread.
+    /// Replaces the saved settings by the result of `change`. Blocks the thread.
     ///
     /// # Errors
-    /// The text is not a size, or one above the limit; the file cannot be written.
-    pub(crate) fn save_hamt_threshold(&self, text: Option<String>) -> Result<(), Error> {
-        let import = SavedImport { hamt_threshold: text };
-        let bytes = import.hamt_threshold()?;
+    /// A key or its value is invalid, or cannot be changed; the file cannot be written.
+    pub(crate) fn change(
+        &self,
+        unchangeable: Unchangeable,
+        change: impl FnOnce(&mut Document) -> Result<(), Error>,
+    ) -> Result<Changed, Error> {
         let mut state = lock(&self.state);
-        let saved = Saved {
-            import,
-            ..state.saved.clone()
-        };
-        self.write(&saved)?;
-        state.saved = saved;
-        state.hamt_threshold = bytes;
-        Ok(())
+        let mut document = state.document.clone();
+        change(&mut document)?;
+        self.save(&mut state, document, unchangeable)
     }
 
-    fn write(&self, saved: &Saved) -> Result<(), Error> {
+    fn save(
+        &self,
+        state: &mut State,
+        document: Document,
+        unchangeable: Unchangeable,
+    ) -> Result<Changed, Error> {
+        if unchangeable == Unchangeable::Refuse {
+            effective::check_changeable(&state.document, &document, &self.configured.fixed)?;
+        }
+        let effective = Effective::parse(&document)?;
+        let mut next = self.configured.clone();
+        effective.apply(&mut next);
+        effective::check(&next)?;
+        let mut peerings = state.peerings.clone();
+        let mut kept = Vec::new();
+        // The list is left alone by changes of other keys: a saved peer may be removed for this run.
+        if effective.peerings != state.effective.peerings {
+            for old in &state.effective.peerings {
+                peerings.remove(&old.peer);
+            }
+            kept.clone_from(&effective.peerings);
+            peerings.extend(kept.iter().map(|it| (it.peer, it.addresses.clone())));
+            check_peerings(&peerings)?;
+        }
+        self.write(&document)?;
+        let dropped = state.peerings.keys().filter(|peer| !peerings.contains_key(*peer));
+        let dropped = dropped.copied().collect();
+        let before = effective::without_effect(&state.document, &self.configured.fixed);
+        let mut without_effect = effective::without_effect(&document, &self.configured.fixed);
+        without_effect.retain(|key| !before.contains(key));
+        *state = State {
+            document,
+            effective,
+            peerings,
+        };
+        Ok(Changed {
+            dropped,
+            kept,
+            without_effect,
+        })
+    }
+
+    fn write(&self, document: &Document) -> Result<(), Error> {
         let path = self.folder.join(FILE);
-        let text = serde_json::to_vec_pretty(saved).map_err(|error| Error::Damaged(error.to_string()))?;
+        let text = serde_json::to_vec_pretty(document).map_err(|error| Error::Damaged(error.to_string()))?;
+        if text.len() >= FILE_MAX {
+            return Err(Error::invalid(format!(
+                "the configuration has {} bytes, but may have {FILE_MAX}",
+                text.len()
+            )));
+        }
         save_private(&self.folder, &path, &text)
             .map_err(|error| Error::io(format!("writing {}", path.display()), error))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn address(port: u16, peer: PeerId) -> Multiaddr {
-        format!("/ip4/127.0.0.1/tcp/{port}/p2p/{peer}").parse().unwrap()
-    }
-
-    #[test]
-    fn changed_bootstrap_peers_replace_the_configured_ones_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let [first, second] = [1, 2].map(|port| address(port, PeerId::random()));
-        let file = ConfigFile::open(folder.path(), vec![first.clone()]).unwrap();
-        assert_eq!(file.bootstrap(), std::slice::from_ref(&first));
-        let add = |mut list: Vec<Multiaddr>| {
-            list.push(second.clone());
-            (list, ())
-        };
-        file.change_bootstrap(add).unwrap();
-        let file = ConfigFile::open(folder.path(), Vec::new()).unwrap();
-        assert_eq!(file.bootstrap(), [first, second]);
-        file.change_bootstrap(|_| (Vec::new(), ())).unwrap();
-        let other = vec![address(3, PeerId::random())];
-        let file = ConfigFile::open(folder.path(), other).unwrap();
-        assert_eq!(file.bootstrap(), []);
-        std::fs::write(folder.path().join(FILE), "{").unwrap();
-        let damaged = ConfigFile::open(folder.path(), Vec::new()).unwrap_err();
-        assert!(damaged.to_string().contains("remove it"), "{damaged}");
-    }
-
-    #[test]
-    fn bootstrap_peers_and_peerings_are_limited() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = ConfigFile::open(folder.path(), Vec::new()).unwrap();
-        let peer = PeerId::random();
-        let many = (0..=BOOTSTRAP_MAX as u16)
-            .map(|port| address(port, peer))
-            .collect();
-        assert!(file.change_bootstrap(|_| (many, ())).is_err());
-        for bad in ["/ip4/127.0.0.1/tcp/1".to_owned(), format!("/p2p/{peer}")] {
-            let list = vec![bad.parse().unwrap()];
-            assert!(file.change_bootstrap(|_| (list, ())).is_err(), "{bad}");
-        }
-        assert_eq!(file.bootstrap(), []);
-        let peers = |count| (0..count).map(|_| (PeerId::random(), Vec::new())).collect();
-        file.add_peerings(peers(PEERINGS_MAX)).unwrap();
-        assert!(file.add_peerings(peers(1)).is_err());
-        assert_eq!(file.peerings().len(), PEERINGS_MAX);
-    }
-
-    #[test]
-    fn saved_peerings_return_after_a_restart_and_others_do_not() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = ConfigFile::open(folder.path(), Vec::new()).unwrap();
-        let [saved, added] = [PeerId::random(), PeerId::random()];
-        let entry = PeerAddresses {
-            addresses: vec!["/ip4/127.0.0.1/tcp/1".parse().unwrap()],
-            peer: saved,
-        };
-        assert_eq!(file.save_peerings(vec![entry.clone()]).unwrap(), []);
-        file.add_peerings(Peerings::from([(added, Vec::new())])).unwrap();
-        assert_eq!(file.peerings().len(), 2);
-        assert!(file.remove_peering(&saved) && !file.remove_peering(&saved));
-        let file = ConfigFile::open(folder.path(), Vec::new()).unwrap();
-        assert_eq!(file.peerings(), Peerings::from([(saved, entry.addresses)]));
-        assert_eq!(file.save_peerings(Vec::new()).unwrap(), [saved]);
-        assert_eq!(file.saved_peerings(), []);
-    }
-
-    #[test]
-    fn the_size_of_unsharded_directories_is_saved_and_limited() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = ConfigFile::open(folder.path(), Vec::new()).unwrap();
-        assert_eq!(file.hamt_threshold(), HAMT_THRESHOLD);
-        for (text, bytes) in [("1B", 1), ("7", 7), ("1 MiB", 1 << 20), ("2kB", 2000)] {
-            file.save_hamt_threshold(Some(text.to_owned())).unwrap();
-            assert_eq!(file.hamt_threshold(), bytes, "{text}");
-        }
-        for text in ["", "KiB", "-1", "1 MiB 1", "2MiB", "99999999999999999999"] {
-            assert!(file.save_hamt_threshold(Some(text.to_owned())).is_err(), "{text}");
-        }
-        let file = ConfigFile::open(folder.path(), Vec::new()).unwrap();
-        assert_eq!(file.hamt_threshold(), 2000);
-        assert_eq!(file.saved_hamt_threshold().as_deref(), Some("2kB"));
-        file.save_hamt_threshold(None).unwrap();
-        let file = ConfigFile::open(folder.path(), Vec::new()).unwrap();
-        assert_eq!(file.hamt_threshold(), HAMT_THRESHOLD);
-    }
+/// Checks that a key is one of Kubo's and its value of the right type.
+pub(crate) fn set(document: &mut Document, key: &str, value: Value) -> Result<(), KeyError> {
+    // Kubo's older name of the same setting.
+    let key = match key {
+        "Internal.UnixFSShardingSizeThreshold" => effective::HAMT,
+        key => key,
+    };
+    let path: Vec<&str> = key.split('.').collect();
+    keys::check(&path, &value)?;
+    document::set(document, &path, value)
 }
+
+/// Replaces a document by the one that a client sends. Keys that it lacks get the values that Kubo has for
+/// unset ones.
+pub(crate) fn replace(document: &mut Document, mut by: Document) -> Result<(), KeyError> {
+    // The identity is not a part of the file.
+    by.remove("Identity");
+    for (name, value) in &by {
+        keys::check(&[name], value)?;
+    }
+    *document = keys::empty();
+    merge(document, by);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,7 @@ pub mod unixfs;
 mod upnp;
 
 pub use backend::Backend;
+pub use config_file::changeable_settings;
 pub use error::Error;
 pub use keys::NamedKey;
 pub use names::{Lookup, PublishOptions, ResolvedName};

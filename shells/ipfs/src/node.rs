@@ -107,28 +107,21 @@ impl Node {
     /// [`Error::Locked`] if another process has it open; other errors if the folder is damaged or cannot be
     /// used, or an address cannot be listened on.
     pub async fn open(config: Config) -> Result<Node, Error> {
-        let Config {
-            path,
-            swarm_listen,
-            storage_max,
-            network: settings,
-        } = config;
-        let (folder, settings) = (path.clone(), Arc::new(settings));
-        let network = settings.clone();
-        let (store, keypair, files, records) = blocking(move || {
+        let (config, store, keypair, files, records) = blocking(move || {
+            let mut config = config;
+            let folder = config.path.clone();
             let made = std::fs::create_dir_all(&folder);
             made.map_err(|error| Error::io(format!("making {}", folder.display()), error))?;
+            let saved = ConfigFile::open(&mut config)?;
             // The database's lock also guards the identity file.
-            let store = Store::open(&folder, storage_max)?;
-            let loaded = swarm::load_or_create(&folder).and_then(|keypair| {
-                let files = (
-                    Mfs::open(&folder)?,
-                    ConfigFile::open(&folder, network.bootstrap.clone())?,
-                );
-                Ok((keypair, files))
-            });
+            let store = Store::open(&folder, config.storage_max)?;
+            let loaded = swarm::load_or_create(&folder)
+                .and_then(|keypair| Ok((keypair, (Mfs::open(&folder)?, saved))));
             match loaded {
-                Ok((keypair, files)) => Ok((store, keypair, files, StoredRecords::open(&folder, &network))),
+                Ok((keypair, files)) => {
+                    let records = StoredRecords::open(&folder, &config.network);
+                    Ok((config, store, keypair, files, records))
+                }
                 Err(error) => {
                     store.close();
                     Err(error)
@@ -136,12 +129,13 @@ impl Node {
             }
         })
         .await?;
+        let storage_max = config.storage_max;
         let closed = CancellationToken::new();
         let setup = Setup {
             keypair,
-            listen: swarm_listen,
-            settings,
-            folder: path,
+            listen: config.swarm_listen,
+            settings: Arc::new(config.network),
+            folder: config.path,
             bootstrap: files.1.bootstrap(),
             records,
             traffic: Arc::default(),
@@ -242,6 +236,11 @@ impl Node {
         });
         // Fails only if the runtime itself ends; the drop of the node then closes the store.
         let _ = closing.await;
+    }
+
+    /// Returns whether a client has asked for the end of the node.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.inner.ending.is_cancelled()
     }
 
     /// Asks the program that runs the node to end; see [`Node::shutdown_requested`].

@@ -25,6 +25,8 @@ pub const DELEGATED_ROUTERS: [&str; 2] = ["https://cid.contact", "https://delega
 pub enum Routing {
     /// The DHT, as a server when reachable, and the delegated routers.
     Auto,
+    /// The DHT, never as a server, and the delegated routers.
+    AutoClient,
     /// The DHT, as a server when reachable.
     Dht,
     /// The DHT, never as a server.
@@ -37,10 +39,32 @@ pub enum Routing {
 }
 
 impl Routing {
+    /// All ways.
+    pub const ALL: [Routing; 6] = [
+        Routing::Auto,
+        Routing::AutoClient,
+        Routing::Dht,
+        Routing::DhtClient,
+        Routing::Delegated,
+        Routing::None,
+    ];
+
+    /// Returns the name of the way, as in Kubo's configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Routing::Auto => "auto",
+            Routing::AutoClient => "autoclient",
+            Routing::Dht => "dht",
+            Routing::DhtClient => "dhtclient",
+            Routing::Delegated => "delegated",
+            Routing::None => "none",
+        }
+    }
+
     /// Returns whether lookups run in the DHT.
     pub fn uses_dht(self) -> bool {
         match self {
-            Routing::Auto | Routing::Dht | Routing::DhtClient => true,
+            Routing::Auto | Routing::AutoClient | Routing::Dht | Routing::DhtClient => true,
             Routing::Delegated | Routing::None => false,
         }
     }
@@ -49,14 +73,14 @@ impl Routing {
     pub fn may_serve(self) -> bool {
         match self {
             Routing::Auto | Routing::Dht => true,
-            Routing::DhtClient | Routing::Delegated | Routing::None => false,
+            Routing::AutoClient | Routing::DhtClient | Routing::Delegated | Routing::None => false,
         }
     }
 
     /// Returns whether the delegated routers are asked.
     pub fn uses_delegated(self) -> bool {
         match self {
-            Routing::Auto | Routing::Delegated => true,
+            Routing::Auto | Routing::AutoClient | Routing::Delegated => true,
             Routing::Dht | Routing::DhtClient | Routing::None => false,
         }
     }

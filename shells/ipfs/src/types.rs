@@ -6,6 +6,7 @@ use crate::settings::PublicNetwork;
 use crate::unixfs::Name;
 use bytes::Bytes;
 use libp2p::{Multiaddr, PeerId, identity::PublicKey};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 /// Settings of a node.
@@ -20,6 +21,9 @@ pub struct Config {
     pub storage_max: Option<u64>,
     /// Contact with nodes outside of the cluster.
     pub network: PublicNetwork,
+    /// Settings that clients of the API cannot change because the environment sets them: their names in
+    /// `ipfs_connector.embedded` of `service.json`, and the variables.
+    pub fixed: BTreeMap<String, String>,
 }
 
 /// A block and its CID. They need not match until [`crate::Node::put`] has verified them.

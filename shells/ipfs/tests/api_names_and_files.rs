@@ -587,4 +587,9 @@ async fn the_system_is_described_and_the_program_is_asked_to_end() {
     let requested = served.node.shutdown_requested();
     done(&served, "shutdown").await;
     requested.await;
+    let late = served.post("swarm/peers").await;
+    assert_eq!(
+        (late.status, late.text().as_str()),
+        (503, "the node is shutting down\n")
+    );
 }

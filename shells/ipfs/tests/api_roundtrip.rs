@@ -349,7 +349,7 @@ async fn identity_version_and_statistics_are_reported() {
 }
 
 #[tokio::test]
-async fn settings_are_read_by_key_and_those_of_service_json_cannot_be_set() {
+async fn settings_are_read_by_key_and_those_of_the_service_cannot_be_set() {
     let served = Served::start().await;
     let own = served.node.id().peer_id.to_string();
     let asked = served.post("config?arg=Identity.PeerID").await;
@@ -378,13 +378,21 @@ async fn settings_are_read_by_key_and_those_of_service_json_cannot_be_set() {
         ),
         ("arg=Identity", "cannot show or change private key through API"),
         (
-            "arg=Routing.Type&arg=dht",
-            "cannot set \"Routing.Type\": change ipfs_connector.embedded.routing in service.json and restart",
+            "arg=Gateway.NoFetch&arg=true&bool=true",
+            "failed to set config value: cannot set \"Gateway.NoFetch\": change \
+             ipfs_connector.embedded.gateway_no_fetch in service.json and restart (maybe use --json?)",
         ),
         (
             "arg=Bananas&arg=1",
-            "failed to set config value: Bananas not found: the embedded node is configured in service.json, \
-             and only Bootstrap, Peering.Peers and Import.UnixFSHAMTDirectorySizeThreshold can be set here",
+            "failed to set config value: Bananas not found (maybe use --json?)",
+        ),
+        (
+            "arg=Discovery.MDNS.Enabled&arg=1",
+            "failed to set config value: \"Discovery.MDNS.Enabled\" must be true or false (maybe use --json?)",
+        ),
+        (
+            "arg=Identity.PeerID&arg=1",
+            "cannot set Identity.PeerID: the node's key determines it",
         ),
     ] {
         let refused = served.post(&format!("config?{query}")).await;
@@ -396,13 +404,86 @@ async fn settings_are_read_by_key_and_those_of_service_json_cannot_be_set() {
 }
 
 #[tokio::test]
+async fn keys_of_kubo_are_kept_as_they_were_set() {
+    let served = Served::start().await;
+    for (query, value) in [
+        ("arg=Gateway.RootRedirect&arg=/x", json!("/x")),
+        ("arg=Gateway.MaxConcurrentRequests&arg=11&json=true", json!(11)),
+        ("arg=Discovery.MDNS.Enabled&arg=true&bool=true", json!(true)),
+        ("arg=API.HTTPHeaders.X-A&arg=[%22a%22]&json=true", json!(["a"])),
+    ] {
+        let set = served.post(&format!("config?{query}")).await.json();
+        assert_eq!(set["Value"], value);
+        let key = set["Key"].as_str().unwrap();
+        assert_eq!(served.post(&format!("config?arg={key}")).await.json(), set);
+    }
+    let file = br#"{"Addresses":{"API":"/ip4/1.2.3.4/tcp/1"},"Identity":{"PeerID":"x"}}"#;
+    let replaced = served.upload("config/replace", &[("file", OCTETS, file)]).await;
+    assert_eq!((replaced.status, replaced.text().as_str()), (200, ""));
+    let shown = served.post("config/show").await.json();
+    assert_eq!(shown["Addresses"]["API"], "/ip4/1.2.3.4/tcp/1");
+    assert_eq!(
+        (&shown["Addresses"]["Swarm"], &shown["Gateway"]["RootRedirect"]),
+        (&json!(null), &json!(""))
+    );
+    assert_eq!(shown["Identity"]["PeerID"], served.node.id().peer_id.to_string());
+    for (file, why) in [
+        (&b"{"[..], "EOF"),
+        (b"[]", "expected a map"),
+        (br#"{"Fruit": 1}"#, "Fruit not found"),
+        (
+            br#"{"Discovery": {"MDNS": {"Enabled": 1}}}"#,
+            "\"Discovery.MDNS.Enabled\" must be true or false",
+        ),
+    ] {
+        let refused = served
+            .upload("config/replace", &[("file", OCTETS, file)])
+            .await
+            .json();
+        let message = refused["Message"].as_str().unwrap();
+        assert!(
+            message.starts_with("failed to decode file as config: "),
+            "{message}"
+        );
+        assert!(message.contains(why), "{message}");
+    }
+    assert_eq!(
+        served.post("config/replace").await.text(),
+        "file argument 'file' is required\n"
+    );
+}
+
+#[tokio::test]
+async fn profiles_change_the_settings_of_the_next_start() {
+    let served = Served::start().await;
+    let before = served.post("config/show").await.json();
+    let dry = served
+        .post("config/profile/apply?arg=lowpower&dry-run=true")
+        .await
+        .json();
+    assert_eq!(dry["OldCfg"], before);
+    assert_eq!(dry["NewCfg"]["Swarm"]["ConnMgr"]["LowWater"], 20);
+    assert_eq!(served.post("config/show").await.json(), before);
+    let applied = served.post("config/profile/apply?arg=lowpower").await.json();
+    assert_eq!(applied, dry);
+    assert_eq!(served.post("config/show").await.json(), dry["NewCfg"]);
+    let unknown = served.post("config/profile/apply?arg=badgerds").await.json();
+    assert!(
+        unknown["Message"]
+            .as_str()
+            .unwrap()
+            .starts_with("badgerds is not a profile")
+    );
+}
+
+#[tokio::test]
 async fn absent_subcommands_are_unknown_and_not_arguments() {
     let served = Served::start().await;
     for absent in [
         "version/deps",
         "version/check",
         "commands/completion",
-        "config/replace",
+        "config/profile",
         "config/edit",
     ] {
         assert_eq!(served.post(absent).await.status, 404, "{absent}");

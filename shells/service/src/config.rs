@@ -18,6 +18,7 @@ mod peerstore;
 mod sections;
 mod values;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -147,6 +148,9 @@ pub struct Config {
     /// The identity in files before `identity.json`: `id` and `private_key`.
     #[serde(skip)]
     pub legacy_identity: Option<(String, String)>,
+    /// Environment variables that set something.
+    #[serde(skip)]
+    pub variables: BTreeSet<String>,
 }
 
 /// A configuration with its warnings.
@@ -214,6 +218,7 @@ impl Config {
         let config = Self {
             bootstrap,
             legacy_identity,
+            variables: layered.variables,
             ..layered.value
         };
         check::check(&config).map_err(wrong)?;
@@ -221,7 +226,7 @@ impl Config {
         warnings.extend(check::without_effect(&config));
         let mut notices = Vec::new();
         if let Some(embedded) = config.ipfs_connector.embedded.as_ref().filter(|_| is_older)
-            && !layered.variables.contains("CLUSTER_EMBEDDED_PRIVATE")
+            && !config.variables.contains("CLUSTER_EMBEDDED_PRIVATE")
         {
             notices.push(format!(
                 "new: {}. This service.json is older than these settings; add them to it, \"private\": false \

@@ -25,6 +25,7 @@ async fn stranger(bootstrap: Multiaddr) -> (Node, tempfile::TempDir) {
         path: folder.path().to_owned(),
         swarm_listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
         storage_max: None,
+        fixed: std::collections::BTreeMap::new(),
         network: PublicNetwork {
             private: false,
             routing: Routing::Dht,

@@ -111,6 +111,7 @@ async fn open(folder: &tempfile::TempDir) -> Node {
         path: folder.path().join("ipfs"),
         swarm_listen: Vec::new(),
         storage_max: None,
+        fixed: std::collections::BTreeMap::new(),
         network: cluster_ipfs::PublicNetwork::default(),
     };
     Node::open(config).await.expect("opens")

@@ -35,6 +35,7 @@ async fn open(folder: &Path, network: PublicNetwork) -> Outcome<Node> {
         swarm_listen: vec!["/ip4/127.0.0.1/tcp/0".parse()?],
         storage_max: None,
         network,
+        fixed: std::collections::BTreeMap::new(),
     });
     Ok(node.await?)
 }

@@ -136,6 +136,11 @@ impl Api {
         first: Option<Name>,
         request: Request<RequestBody>,
     ) -> Result<(Reply, Option<Instant>), Failure> {
+        // Clients that ask for the end of the node expect the next call to fail.
+        if self.node.is_ending() {
+            let why = "the node is shutting down";
+            return Err(Failure::plain(StatusCode::SERVICE_UNAVAILABLE, why));
+        }
         let mut call = Call::read((&self.node, &self.log), command, first, request).await?;
         let running = self.log.begin(&call);
         if command.file {

@@ -104,6 +104,7 @@ mod tests {
             swarm_listen: Vec::new(),
             storage_max: None,
             network: crate::PublicNetwork::default(),
+            fixed: std::collections::BTreeMap::new(),
         })
         .await
         .unwrap();

@@ -2,10 +2,10 @@
 //! pings, traffic, routing tables.
 
 use super::Node;
-use crate::config_file::{BOOTSTRAP_MAX, PeerAddresses, Peerings};
+use crate::config_file::{BOOTSTRAP_MAX, Document, PeerAddresses, Peerings, Unchangeable};
 use crate::reader::blocking;
 use crate::swarm::{RoutingTable, TrafficStat};
-use crate::{Error, settings};
+use crate::{Config, Error, settings};
 use futures::{AsyncReadExt, AsyncWriteExt};
 use libp2p::swarm::{Stream, StreamProtocol};
 use libp2p::{Multiaddr, PeerId};
@@ -93,14 +93,6 @@ impl Node {
         .await
     }
 
-    /// Replaces the bootstrap peers.
-    ///
-    /// # Errors
-    /// As [`Node::add_bootstrap`].
-    pub async fn set_bootstrap(&self, list: Vec<Multiaddr>) -> Result<(), Error> {
-        self.change_bootstrap(|_| (list, ())).await
-    }
-
     async fn change_bootstrap<T: Send + 'static>(
         &self,
         change: impl FnOnce(Vec<Multiaddr>) -> (Vec<Multiaddr>, T) + Send + 'static,
@@ -116,28 +108,43 @@ impl Node {
         self.inner.config.hamt_threshold()
     }
 
-    /// Returns that size as a client has set it.
-    pub(crate) fn saved_hamt_threshold(&self) -> Option<String> {
-        self.inner.config.saved_hamt_threshold()
+    /// Returns the saved settings, in the shape of Kubo's configuration.
+    pub(crate) fn saved_config(&self) -> Document {
+        self.inner.config.document()
     }
 
-    /// Sets that size, at once and for later starts; `None` restores the default.
+    /// Returns the settings that the node uses until its end.
+    pub(crate) fn started_with(&self) -> &Config {
+        self.inner.config.started()
+    }
+
+    /// Changes the saved settings. Returns the keys that were set and do nothing in this node.
     ///
     /// # Errors
-    /// The text is not a size of at most 1 MiB; it cannot be saved.
-    pub(crate) async fn save_hamt_threshold(&self, text: Option<String>) -> Result<(), Error> {
+    /// A key or its value is invalid, or cannot be changed; they cannot be saved.
+    pub(crate) async fn change_config(
+        &self,
+        unchangeable: Unchangeable,
+        change: impl FnOnce(&mut Document) -> Result<(), Error> + Send + 'static,
+    ) -> Result<Vec<String>, Error> {
         let config = self.inner.config.clone();
-        blocking(move || config.save_hamt_threshold(text)).await
+        let bootstrap = self.bootstrap();
+        let changed = blocking(move || config.change(unchangeable, change)).await?;
+        if self.bootstrap() != bootstrap {
+            self.inner.network.use_bootstrap(self.bootstrap()).await?;
+        }
+        for peer in changed.dropped {
+            self.inner.network.release(peer).await?;
+        }
+        for PeerAddresses { peer, addresses } in changed.kept {
+            self.inner.network.keep(peer, addresses).await?;
+        }
+        Ok(changed.without_effect)
     }
 
     /// Returns the peers that stay connected because a client asked for it.
     pub(crate) fn peerings(&self) -> Peerings {
         self.inner.config.peerings()
-    }
-
-    /// Returns the saved peers that stay connected.
-    pub(crate) fn saved_peerings(&self) -> Vec<PeerAddresses> {
-        self.inner.config.saved_peerings()
     }
 
     /// Keeps connections to peers until the end of the process.
@@ -161,22 +168,6 @@ impl Node {
             true => self.inner.network.release(peer).await,
             false => Ok(()),
         }
-    }
-
-    /// Replaces the saved peers that stay connected.
-    ///
-    /// # Errors
-    /// [`Error::Invalid`] if there are too many; the settings cannot be saved.
-    pub(crate) async fn save_peerings(&self, peers: Vec<PeerAddresses>) -> Result<(), Error> {
-        let (config, saved) = (self.inner.config.clone(), peers.clone());
-        let dropped = blocking(move || config.save_peerings(saved)).await?;
-        for peer in dropped {
-            self.inner.network.release(peer).await?;
-        }
-        for PeerAddresses { peer, addresses } in peers {
-            self.inner.network.keep(peer, addresses).await?;
-        }
-        Ok(())
     }
 
     /// Returns the bytes exchanged with other nodes.

@@ -244,6 +244,7 @@ mod tests {
                 private: true,
                 ..crate::PublicNetwork::default()
             },
+            fixed: std::collections::BTreeMap::new(),
         };
         Node::open(config).await.unwrap()
     }

@@ -52,6 +52,7 @@ impl Site {
             swarm_listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
             storage_max: None,
             network: cluster_ipfs::PublicNetwork::default(),
+            fixed: std::collections::BTreeMap::new(),
         })
         .await
         .unwrap();

@@ -111,6 +111,7 @@ async fn lost_peer_is_redialled() {
         swarm_listen: vec![format!("/ip4/127.0.0.1/tcp/{}", reusable_port()).parse().unwrap()],
         storage_max: None,
         network: cluster_ipfs::PublicNetwork::default(),
+        fixed: std::collections::BTreeMap::new(),
     };
     let a = Node::open(config.clone()).await.unwrap();
     connect_nodes(&b, &a).await;

@@ -26,6 +26,7 @@ fn config(path: &Path, storage_max: Option<u64>) -> Config {
         swarm_listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
         storage_max,
         network: cluster_ipfs::PublicNetwork::default(),
+        fixed: std::collections::BTreeMap::new(),
     }
 }
 

@@ -44,6 +44,7 @@ async fn start(listen: &[&str], network: PublicNetwork) -> (Node, TempDir) {
         swarm_listen: listen.iter().map(|address| address.parse().unwrap()).collect(),
         storage_max: None,
         network,
+        fixed: std::collections::BTreeMap::new(),
     };
     (Node::open(config).await.unwrap(), folder)
 }
@@ -252,6 +253,7 @@ async fn provider_records_of_others_survive_a_restart() {
         swarm_listen: vec![TCP.parse().unwrap()],
         storage_max: None,
         network: dht(&[]),
+        fixed: std::collections::BTreeMap::new(),
     };
     let server = Node::open(config.clone()).await.unwrap();
     let settings = PublicNetwork {
@@ -294,6 +296,7 @@ async fn new_pins_and_those_of_earlier_runs_are_announced_and_only_as_far_as_it_
         swarm_listen: vec![TCP.parse().unwrap()],
         storage_max: None,
         network,
+        fixed: std::collections::BTreeMap::new(),
     };
     let before = Node::open(config(PublicNetwork::default())).await.unwrap();
     let (old, other) = (

@@ -62,6 +62,7 @@ async fn start(listen: &str, network: PublicNetwork) -> (Node, TempDir) {
             private: false,
             ..network
         },
+        fixed: std::collections::BTreeMap::new(),
     };
     (Node::open(config).await.unwrap(), folder)
 }
@@ -225,6 +226,7 @@ async fn meet_by_mdns() {
             private: true,
             ..lan.clone()
         },
+        fixed: std::collections::BTreeMap::new(),
     })
     .await
     .unwrap();
@@ -393,6 +395,7 @@ async fn forward_a_port() {
             private: true,
             ..dht(&[], true)
         },
+        fixed: std::collections::BTreeMap::new(),
     })
     .await
     .unwrap();

@@ -168,6 +168,7 @@ impl Served {
             swarm_listen: vec!["/ip4/127.0.0.1/tcp/0".parse().unwrap()],
             storage_max: None,
             network,
+            fixed: std::collections::BTreeMap::new(),
         })
         .await
         .unwrap();

@@ -79,6 +79,7 @@ impl TestCluster {
                 swarm_listen: Vec::new(),
                 storage_max: None,
                 network: cluster_ipfs::PublicNetwork::default(),
+                fixed: std::collections::BTreeMap::new(),
             };
             let node = Node::open(node).await.unwrap();
             let (net, events) = start_net(n, &cores).await;

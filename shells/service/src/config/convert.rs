@@ -1,5 +1,6 @@
 //! Conversion of the configuration into the settings of the components.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -129,7 +130,18 @@ impl Config {
                 .collect(),
             storage_max: embedded.storage_max.0,
             network: embedded.network(),
+            fixed: self.fixed_by_environment(),
         })
+    }
+
+    /// Returns the settings of the embedded node that environment variables set, with the variables.
+    fn fixed_by_environment(&self) -> BTreeMap<String, String> {
+        let fixed = cluster_ipfs::changeable_settings().filter_map(|name| {
+            let variable = format!("CLUSTER_EMBEDDED_{}", name.replace('_', "").to_uppercase());
+            let is_set = self.variables.contains(&variable);
+            is_set.then(|| (name.to_owned(), variable))
+        });
+        fixed.collect()
     }
 
     /// Founders of a new cluster, this peer among them; this peer alone if none are named.

@@ -261,6 +261,8 @@ const SWARM_LISTEN: [&str; 4] = [
 pub enum RoutingKind {
     /// The DHT, as a server when reachable, and the delegated routers.
     Auto,
+    /// The DHT, never as a server, and the delegated routers.
+    AutoClient,
     /// The DHT, as a server when reachable.
     Dht,
     /// The DHT, never as a server.
@@ -275,6 +277,7 @@ impl From<RoutingKind> for Routing {
     fn from(kind: RoutingKind) -> Self {
         match kind {
             RoutingKind::Auto => Self::Auto,
+            RoutingKind::AutoClient => Self::AutoClient,
             RoutingKind::Dht => Self::Dht,
             RoutingKind::DhtClient => Self::DhtClient,
             RoutingKind::Delegated => Self::Delegated,

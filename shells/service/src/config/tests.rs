@@ -550,7 +550,11 @@ fn settings_of_the_public_network_are_read_checked_and_written() {
     ];
     let loaded = parse(&json!({"ipfs_connector": {"embedded": embedded}}), &variables).unwrap();
     assert_eq!(loaded.notices, Vec::<String>::new());
-    let network = loaded.config.embedded(Path::new("/f")).unwrap().network;
+    let node = loaded.config.embedded(Path::new("/f")).unwrap();
+    let variable = node.fixed.get("lan_discovery").map(String::as_str);
+    assert_eq!(variable, Some("CLUSTER_EMBEDDED_LANDISCOVERY"));
+    assert!(!node.fixed.contains_key("storage_max"));
+    let network = node.network;
     assert_eq!(network.routing, cluster_ipfs::settings::Routing::DhtClient);
     assert!(network.bootstrap.is_empty() && !network.private && !network.http_retrieval);
     assert_eq!(
