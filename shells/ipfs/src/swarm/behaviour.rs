@@ -148,7 +148,7 @@ pub(super) fn build(
         reachability: reachable
             .then(|| Reachability::new(settings.lan_discovery.then(PortMapping::start)))
             .into(),
-        dial_back: reachable.then(DialBack::new).into(),
+        dial_back: reachable.then(DialBack::default).into(),
         relay,
         hole_punching: reachable.then(|| HolePunching::new(peer)).into(),
         mdns: mdns.map_err(failed)?.into(),

@@ -5,59 +5,28 @@
 //! flood somebody else. A client that names an address other than its own must send data first, which that
 //! crate takes care of.
 
-use super::dial_limits::{DialLimits, Refused, check_public};
+use super::delegation::delegate_connections;
+use super::dial_limits::AskedDials;
 use libp2p::autonat::v2::server;
 use libp2p::core::Endpoint;
-use libp2p::core::transport::PortUse;
 use libp2p::swarm::{
-    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, THandlerOutEvent,
-    ToSwarm,
+    ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
-use std::collections::HashSet;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 /// AutoNAT v2 server with limits.
+#[derive(Default)]
 pub(super) struct DialBack {
     inner: server::Behaviour,
-    /// Dials that the server has asked for and that were not checked yet.
-    asked: HashSet<ConnectionId>,
-    limits: DialLimits,
-}
-
-impl DialBack {
-    pub(super) fn new() -> DialBack {
-        DialBack {
-            inner: server::Behaviour::default(),
-            asked: HashSet::new(),
-            limits: DialLimits::default(),
-        }
-    }
-
-    fn check(&mut self, client: Option<PeerId>, addresses: &[Multiaddr]) -> Result<(), Refused> {
-        check_public(addresses)?;
-        match client.is_some_and(|client| self.limits.admit(client, Instant::now())) {
-            true => Ok(()),
-            false => Err(Refused::Busy),
-        }
-    }
+    dials: AskedDials,
 }
 
 impl NetworkBehaviour for DialBack {
     type ConnectionHandler = THandler<server::Behaviour>;
     type ToSwarm = server::Event;
 
-    fn handle_established_inbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        local: &Multiaddr,
-        remote: &Multiaddr,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner
-            .handle_established_inbound_connection(id, peer, local, remote)
-    }
+    delegate_connections!(self, |id, remote| self.inner, |id| self.inner);
 
     fn handle_pending_outbound_connection(
         &mut self,
@@ -66,37 +35,16 @@ impl NetworkBehaviour for DialBack {
         addresses: &[Multiaddr],
         _role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        if self.asked.remove(&id) {
-            self.check(peer, addresses).map_err(ConnectionDenied::new)?;
-        }
-        Ok(Vec::new())
-    }
-
-    fn handle_established_outbound_connection(
-        &mut self,
-        id: ConnectionId,
-        peer: PeerId,
-        address: &Multiaddr,
-        role: Endpoint,
-        port_use: PortUse,
-    ) -> Result<THandler<Self>, ConnectionDenied> {
-        self.inner
-            .handle_established_outbound_connection(id, peer, address, role, port_use)
+        self.dials.check(id, peer, addresses)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         self.inner.on_swarm_event(event);
     }
 
-    fn on_connection_handler_event(&mut self, peer: PeerId, id: ConnectionId, event: THandlerOutEvent<Self>) {
-        self.inner.on_connection_handler_event(peer, id, event);
-    }
-
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<server::Event, THandlerInEvent<Self>>> {
         let next = self.inner.poll(cx);
-        if let Poll::Ready(ToSwarm::Dial { opts }) = &next {
-            self.asked.insert(opts.connection_id());
-        }
+        self.dials.note(&next);
         next
     }
 }
@@ -108,11 +56,11 @@ mod tests {
 
     #[test]
     fn only_public_addresses_are_dialled_back_and_not_too_often() {
-        let mut server = DialBack::new();
+        let mut server = DialBack::default();
         let public = || vec!["/ip4/1.2.3.4/tcp/4001".parse::<Multiaddr>().unwrap()];
         let mut dial = |number, peer, addresses: Vec<Multiaddr>| {
             let id = ConnectionId::new_unchecked(number);
-            server.asked.insert(id);
+            server.dials.asked.insert(id);
             server
                 .handle_pending_outbound_connection(id, Some(peer), &addresses, Endpoint::Dialer)
                 .is_ok()

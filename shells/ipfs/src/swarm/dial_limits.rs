@@ -1,8 +1,10 @@
 //! Limits on dials that other peers ask for: to test an address, or to punch a hole.
 
 use super::addresses::{Reach, is_relayed, reach};
+use libp2p::swarm::{ConnectionDenied, ConnectionId, ToSwarm};
 use libp2p::{Multiaddr, PeerId};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 /// Interval of the limits.
@@ -14,22 +16,60 @@ pub(super) const CLIENT_DIALS_MAX: usize = 12;
 
 /// Reason for not dialling an address that a peer names.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
+enum Refused {
     #[error("the address is not public")]
     NotPublic,
     #[error("too many dials at the request of peers")]
     Busy,
 }
 
+/// Dials that a behaviour asks for at the request of other peers.
+#[derive(Debug, Default)]
+pub(super) struct AskedDials {
+    /// Those that were not checked yet.
+    pub(super) asked: HashSet<ConnectionId>,
+    limits: DialLimits,
+}
+
+impl AskedDials {
+    /// Notes the dial that the behaviour asks for, if its next step is one.
+    pub(super) fn note<E, H>(&mut self, next: &Poll<ToSwarm<E, H>>) {
+        if let Poll::Ready(ToSwarm::Dial { opts }) = next {
+            self.asked.insert(opts.connection_id());
+        }
+    }
+
+    /// Checks a dial, once, and returns no further addresses. Dials of other behaviours are admitted.
+    ///
+    /// # Errors
+    /// [`Refused`].
+    pub(super) fn check(
+        &mut self,
+        id: ConnectionId,
+        peer: Option<PeerId>,
+        addresses: &[Multiaddr],
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        if self.asked.remove(&id) {
+            if !are_public(addresses) {
+                return Err(ConnectionDenied::new(Refused::NotPublic));
+            }
+            if !peer.is_some_and(|peer| self.limits.admit(peer, Instant::now())) {
+                return Err(ConnectionDenied::new(Refused::Busy));
+            }
+        }
+        Ok(Vec::new())
+    }
+}
+
 /// Recent dials.
 #[derive(Debug, Default)]
-pub(super) struct DialLimits {
+struct DialLimits {
     recent: VecDeque<(Instant, PeerId)>,
 }
 
 impl DialLimits {
     /// Counts a dial, unless there were too many.
-    pub(super) fn admit(&mut self, peer: PeerId, now: Instant) -> bool {
+    fn admit(&mut self, peer: PeerId, now: Instant) -> bool {
         while let Some((time, _)) = self.recent.front()
             && now.duration_since(*time) >= INTERVAL
         {
@@ -44,16 +84,10 @@ impl DialLimits {
     }
 }
 
-/// Checks that there are addresses, and that all of them are public and direct.
-///
-/// # Errors
-/// [`Refused::NotPublic`].
-pub(super) fn check_public(addresses: &[Multiaddr]) -> Result<(), Refused> {
+/// Returns whether there are addresses, and all of them are public and direct.
+pub(super) fn are_public(addresses: &[Multiaddr]) -> bool {
     let is_public = |address: &Multiaddr| reach(address) == Reach::Public && !is_relayed(address);
-    match !addresses.is_empty() && addresses.iter().all(is_public) {
-        true => Ok(()),
-        false => Err(Refused::NotPublic),
-    }
+    !addresses.is_empty() && addresses.iter().all(is_public)
 }
 
 #[cfg(test)]

@@ -4,31 +4,26 @@
 //! dials are limited: strangers must not use this node to reach its own network, or to flood somebody else.
 
 use super::delegation::delegate_connections;
-use super::dial_limits::{DialLimits, Refused, check_public};
+use super::dial_limits::{AskedDials, are_public};
 use libp2p::core::Endpoint;
 use libp2p::dcutr::{Behaviour, Event};
 use libp2p::swarm::{
     ConnectionDenied, ConnectionId, FromSwarm, NetworkBehaviour, THandler, THandlerInEvent, ToSwarm,
 };
 use libp2p::{Multiaddr, PeerId};
-use std::collections::HashSet;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 /// DCUtR with limits.
 pub(super) struct HolePunching {
     inner: Behaviour,
-    /// Dials that were asked for and not checked yet.
-    asked: HashSet<ConnectionId>,
-    limits: DialLimits,
+    dials: AskedDials,
 }
 
 impl HolePunching {
     pub(super) fn new(local: PeerId) -> HolePunching {
         HolePunching {
             inner: Behaviour::new(local),
-            asked: HashSet::new(),
-            limits: DialLimits::default(),
+            dials: AskedDials::default(),
         }
     }
 }
@@ -46,20 +41,14 @@ impl NetworkBehaviour for HolePunching {
         addresses: &[Multiaddr],
         _role: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        if self.asked.remove(&id) {
-            check_public(addresses).map_err(ConnectionDenied::new)?;
-            if !peer.is_some_and(|peer| self.limits.admit(peer, Instant::now())) {
-                return Err(ConnectionDenied::new(Refused::Busy));
-            }
-        }
-        Ok(Vec::new())
+        self.dials.check(id, peer, addresses)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         // What peers in the local network observe is of no use to others, and another node with these rules
         // would refuse all addresses for it.
         if let FromSwarm::NewExternalAddrCandidate(candidate) = &event
-            && check_public(std::slice::from_ref(candidate.addr)).is_err()
+            && !are_public(std::slice::from_ref(candidate.addr))
         {
             return;
         }
@@ -68,9 +57,7 @@ impl NetworkBehaviour for HolePunching {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<ToSwarm<Event, THandlerInEvent<Self>>> {
         let next = self.inner.poll(cx);
-        if let Poll::Ready(ToSwarm::Dial { opts }) = &next {
-            self.asked.insert(opts.connection_id());
-        }
+        self.dials.note(&next);
         next
     }
 }
@@ -84,7 +71,7 @@ mod tests {
         let mut punching = HolePunching::new(PeerId::random());
         let mut dial = |number, addresses: &[&str]| {
             let id = ConnectionId::new_unchecked(number);
-            punching.asked.insert(id);
+            punching.dials.asked.insert(id);
             let addresses: Vec<Multiaddr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
             let peer = Some(PeerId::random());
             punching
