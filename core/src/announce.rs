@@ -21,10 +21,7 @@ use crate::pin::Pin;
 use crate::planted::planted;
 use crate::time::Instant;
 
-/// Number of bits of a DHT key that are its region.
-pub const REGION_BITS: u32 = 8;
-
-/// Returns the region of a DHT key: its first [`REGION_BITS`] bits.
+/// Returns the region of a DHT key: its first 8 bits.
 pub fn region_of(key: &[u8; 32]) -> u8 {
     key[0]
 }

@@ -291,15 +291,6 @@ impl Node {
         self.inner.network.connect(addr).await
     }
 
-    /// Keeps a connection to a peer at these addresses from now on, and returns without waiting for it. A
-    /// second call replaces the addresses.
-    ///
-    /// # Errors
-    /// [`Error::Closed`] after a shutdown.
-    pub async fn keep_connected(&self, peer: PeerId, addresses: Vec<Multiaddr>) -> Result<(), Error> {
-        self.inner.network.keep(peer, addresses).await
-    }
-
     /// Closes all connections to a peer and stops dialling it.
     ///
     /// # Errors

@@ -19,16 +19,6 @@ pub enum Cause {
     BadAnswer,
 }
 
-impl Cause {
-    /// Returns whether the same request may succeed later without any change.
-    pub fn is_temporary(self) -> bool {
-        match self {
-            Cause::Unreachable | Cause::TimedOut | Cause::StorageFull => true,
-            Cause::Refused | Cause::Cancelled | Cause::BadAnswer => false,
-        }
-    }
-}
-
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

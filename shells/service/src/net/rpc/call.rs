@@ -8,11 +8,9 @@ use cluster_core::{PeerId, encode};
 use futures::AsyncReadExt;
 use futures::io::{ReadHalf, WriteHalf};
 use libp2p::Stream;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::{CHUNK_MAX, Deadline, Head, METHOD_MAX, READ_AHEAD, REQUEST_MAX, decode_value};
+use super::{CHUNK_MAX, Deadline, Head, METHOD_MAX, READ_AHEAD, REQUEST_MAX};
 use crate::net::admission::Place;
 use crate::net::error::CallError;
 use crate::net::frame::{FrameReader, FrameWriter, Kind};
@@ -185,15 +183,6 @@ impl Call {
         Some(Err(error))
     }
 
-    /// As [`Call::next`], decoded.
-    ///
-    /// # Errors
-    /// As [`Call::next`], and [`CallError::Invalid`] when the chunk cannot be decoded.
-    pub async fn next_as<T: DeserializeOwned>(&mut self) -> Option<Result<T, CallError>> {
-        let bytes = self.next().await?;
-        Some(bytes.and_then(|bytes| decode_value(&bytes)))
-    }
-
     /// Reads an answer of exactly one chunk.
     ///
     /// # Errors
@@ -247,14 +236,6 @@ impl CallSender {
         let sending = self.writer.send_pieces(Kind::Data, pieces);
         let sent = self.subject.in_time(sending).await?;
         sent.map_err(|error| self.subject.lost(error))
-    }
-
-    /// As [`CallSender::send`], encoded.
-    ///
-    /// # Errors
-    /// As [`CallSender::send`].
-    pub async fn send_as<T: Serialize>(&mut self, value: &T) -> Result<(), CallError> {
-        self.send(&encode(value)).await
     }
 
     /// Ends the upload. A sender that is dropped without it leaves the peer waiting for more until the
