@@ -1,8 +1,11 @@
 //! Semantic checks of a configuration: ranges of single values, and values that depend on each other.
 
+use std::fmt;
+use std::ops::RangeInclusive;
+
 use serde_json::Value;
 
-use super::{Config, Embedded, Period};
+use super::{Config, Credentials, Embedded, Period};
 
 /// Path of an invalid key, and the problem.
 type Wrong = (String, String);
@@ -21,7 +24,26 @@ const CONCURRENT_PINS_MAX: u32 = 10_000;
 /// `cluster.secret`.
 const ACCEPTED_SECRETS_MAX: usize = 7;
 /// Range of the limit on header bytes.
-const HEADER_BYTES: std::ops::RangeInclusive<u32> = 1024..=1 << 20;
+const HEADER_BYTES: RangeInclusive<u32> = 1024..=1 << 20;
+
+/// Refuses a value unless the condition holds.
+fn require(holds: bool, key: impl AsRef<str>, problem: fmt::Arguments<'_>) -> Result<(), Wrong> {
+    match holds {
+        true => Ok(()),
+        false => Err(wrong(key.as_ref(), problem.to_string())),
+    }
+}
+
+/// Refuses a value outside a range.
+fn require_in<T: PartialOrd + fmt::Display>(
+    value: T,
+    range: RangeInclusive<T>,
+    key: impl AsRef<str>,
+) -> Result<(), Wrong> {
+    let (min, max) = (range.start(), range.end());
+    let problem = format_args!("invalid value: {value}, expected {min} to {max}");
+    require(range.contains(&value), key, problem)
+}
 
 /// Refuses a configuration that a peer cannot run with.
 pub(super) fn check(config: &Config) -> Result<(), Wrong> {
@@ -29,100 +51,82 @@ pub(super) fn check(config: &Config) -> Result<(), Wrong> {
     periods(config)?;
     elections(config)?;
     apis(config)?;
-    if config.cluster.listen_multiaddress.is_empty() {
-        return Err(wrong(
-            "cluster.listen_multiaddress",
-            "an empty list: other peers need an address",
-        ));
-    }
+    require(
+        !config.cluster.listen_multiaddress.is_empty(),
+        "cluster.listen_multiaddress",
+        format_args!("an empty list: other peers need an address"),
+    )?;
     let accepted = config.cluster.accepted_secrets.len();
-    if accepted > ACCEPTED_SECRETS_MAX {
-        let problem = format!("{accepted} secrets, at most {ACCEPTED_SECRETS_MAX} are accepted");
-        return Err(wrong("cluster.accepted_secrets", problem));
-    }
+    let problem = format_args!("{accepted} secrets, at most {ACCEPTED_SECRETS_MAX} are accepted");
+    require(
+        accepted <= ACCEPTED_SECRETS_MAX,
+        "cluster.accepted_secrets",
+        problem,
+    )?;
     let voters = config.consensus.raft.voters_max;
-    if voters.is_multiple_of(2) {
-        let problem = format!("invalid value: {voters}, expected an odd number, like 7");
-        return Err(wrong("consensus.raft.voters_max", problem));
-    }
+    let problem = format_args!("invalid value: {voters}, expected an odd number, like 7");
+    require(!voters.is_multiple_of(2), "consensus.raft.voters_max", problem)?;
     let pins = config.pin_tracker.stateless.concurrent_pins;
-    if pins == 0 || pins > CONCURRENT_PINS_MAX {
-        let problem = format!("invalid value: {pins}, expected 1 to {CONCURRENT_PINS_MAX}");
-        return Err(wrong("pin_tracker.stateless.concurrent_pins", problem));
-    }
+    require_in(
+        pins,
+        1..=CONCURRENT_PINS_MAX,
+        "pin_tracker.stateless.concurrent_pins",
+    )?;
     let share = config.observations.tracing.sampling_prob;
-    if !(0.0..=1.0).contains(&share) {
-        let problem = format!("invalid value: {share}, expected a share from 0 to 1");
-        return Err(wrong("observations.tracing.sampling_prob", problem));
-    }
+    let problem = format_args!("invalid value: {share}, expected a share from 0 to 1");
+    require(
+        (0.0..=1.0).contains(&share),
+        "observations.tracing.sampling_prob",
+        problem,
+    )?;
     storage_shares(config)?;
-    if config.allocator.balanced.allocate_by.is_empty() {
-        let problem = "an empty list: name at least one metric, like \"freespace\"";
-        return Err(wrong("allocator.balanced.allocate_by", problem));
-    }
-    if let Some(embedded) = &config.ipfs_connector.embedded {
+    require(
+        !config.allocator.balanced.allocate_by.is_empty(),
+        "allocator.balanced.allocate_by",
+        format_args!("an empty list: name at least one metric, like \"freespace\""),
+    )?;
+    let connector = &config.ipfs_connector;
+    if let Some(embedded) = &connector.embedded {
         public_network(embedded)?;
         scrub_fraction("embedded", embedded.scrub_fraction)?;
     }
-    if let Some(kubo) = &config.ipfs_connector.ipfshttp {
+    if let Some(kubo) = &connector.ipfshttp {
         scrub_fraction("ipfshttp", kubo.scrub_fraction)?;
     }
-    if config.ipfs_connector.ipfshttp.is_some() && config.ipfs_connector.embedded.is_some() {
-        let problem = "both `ipfshttp` and `embedded` are configured: keep the one to use";
-        return Err(wrong("ipfs_connector", problem));
-    }
-    if config.ipfs_connector.ipfshttp.is_none() && config.ipfs_connector.embedded.is_none() {
-        return Err(wrong(
-            "ipfs_connector",
-            "no IPFS node: add `ipfshttp` or `embedded`",
-        ));
-    }
-    Ok(())
+    let problem = match (&connector.ipfshttp, &connector.embedded) {
+        (Some(_), Some(_)) => "both `ipfshttp` and `embedded` are configured: keep the one to use",
+        (None, None) => "no IPFS node: add `ipfshttp` or `embedded`",
+        (Some(_), None) | (None, Some(_)) => return Ok(()),
+    };
+    Err(wrong("ipfs_connector", problem))
 }
 
 fn storage_shares(config: &Config) -> Result<(), Wrong> {
     if let Some(disk) = &config.informer.disk {
         let (low, high) = (disk.low_water_percent, disk.high_water_percent);
-        if !(1..=100).contains(&high) {
-            let problem = format!("invalid value: {high}, expected 1 to 100");
-            return Err(wrong("informer.disk.high_water_percent", problem));
-        }
-        if low > high {
-            let problem =
-                format!("invalid value: {low}, expected at most high_water_percent, which is {high}");
-            return Err(wrong("informer.disk.low_water_percent", problem));
-        }
+        require_in(high, 1..=100, "informer.disk.high_water_percent")?;
+        let problem =
+            format_args!("invalid value: {low}, expected at most high_water_percent, which is {high}");
+        require(low <= high, "informer.disk.low_water_percent", problem)?;
     }
-    match config
-        .ipfs_connector
-        .embedded
-        .as_ref()
-        .map(|embedded| embedded.gc_watermark)
-    {
-        Some(share @ 101..) => {
-            let problem = format!("invalid value: {share}, expected 1 to 100, or 0 for never");
-            Err(wrong("ipfs_connector.embedded.gc_watermark", problem))
-        }
-        Some(_) | None => Ok(()),
-    }
+    let embedded = config.ipfs_connector.embedded.as_ref();
+    let share = embedded.map_or(0, |embedded| embedded.gc_watermark);
+    let problem = format_args!("invalid value: {share}, expected 1 to 100, or 0 for never");
+    require(share <= 100, "ipfs_connector.embedded.gc_watermark", problem)
 }
 
 fn replication(config: &Config) -> Result<(), Wrong> {
     // 0 means the default.
     let or_default = |factor: i32| if factor == 0 { -1 } else { factor };
     let (min, max) = config.cluster.replication_factors();
-    if or_default(min) < -1 {
-        let problem = format!("invalid value: {min}, expected -1 for every peer, or at least 1");
-        return Err(wrong("cluster.replication_factor_min", problem));
-    }
-    if max < -1 || (max == -1) != (min == -1) || max < min {
-        let problem = format!(
-            "invalid value: {max} with a replication_factor_min of {min}: expected at least as many, and \
-             -1 for both or for neither"
-        );
-        return Err(wrong("cluster.replication_factor_max", problem));
-    }
-    Ok(())
+    let problem = format_args!("invalid value: {min}, expected -1 for every peer, or at least 1");
+    require(or_default(min) >= -1, "cluster.replication_factor_min", problem)?;
+    let problem = format_args!(
+        "invalid value: {max} with a replication_factor_min of {min}: expected at least as many, and \
+         -1 for both or for neither"
+    );
+    let fits = max >= -1 && (max == -1) == (min == -1) && max >= min;
+    require(fits, "cluster.replication_factor_max", problem)
 }
 
 fn periods(config: &Config) -> Result<(), Wrong> {
@@ -145,24 +149,12 @@ fn periods(config: &Config) -> Result<(), Wrong> {
     let interval = config.observations.metrics.reporting_interval;
     positive.push(("observations.metrics.reporting_interval", interval));
     let informer = &config.informer;
-    positive.extend(
-        informer
-            .disk
-            .iter()
-            .map(|disk| ("informer.disk.metric_ttl", disk.metric_ttl)),
-    );
-    positive.extend(
-        informer
-            .pinqueue
-            .iter()
-            .map(|queue| ("informer.pinqueue.metric_ttl", queue.metric_ttl)),
-    );
-    positive.extend(
-        informer
-            .tags
-            .iter()
-            .map(|tags| ("informer.tags.metric_ttl", tags.metric_ttl)),
-    );
+    let disk = informer.disk.as_ref().map(|disk| disk.metric_ttl);
+    positive.extend(disk.map(|ttl| ("informer.disk.metric_ttl", ttl)));
+    let queue = informer.pinqueue.as_ref().map(|queue| queue.metric_ttl);
+    positive.extend(queue.map(|ttl| ("informer.pinqueue.metric_ttl", ttl)));
+    let tags = informer.tags.as_ref().map(|tags| tags.metric_ttl);
+    positive.extend(tags.map(|ttl| ("informer.tags.metric_ttl", ttl)));
     if let Some(kubo) = &config.ipfs_connector.ipfshttp {
         positive.extend([
             (
@@ -184,11 +176,11 @@ fn periods(config: &Config) -> Result<(), Wrong> {
         return Err(wrong(key, "invalid value: 0s, expected a span of time like 30s"));
     }
     let queue = informer.pinqueue.as_ref();
-    if queue.is_some_and(|queue| queue.weight_bucket_size == 0) {
-        let key = "informer.pinqueue.weight_bucket_size";
-        return Err(wrong(key, "invalid value: 0, expected at least 1"));
-    }
-    Ok(())
+    require(
+        queue.is_none_or(|queue| queue.weight_bucket_size > 0),
+        "informer.pinqueue.weight_bucket_size",
+        format_args!("invalid value: 0, expected at least 1"),
+    )
 }
 
 /// Maximum number of connections of the embedded node; each takes some 100 KiB.
@@ -203,25 +195,20 @@ const ADDRESSES_MAX: usize = 1000;
 fn public_network(embedded: &Embedded) -> Result<(), Wrong> {
     let key = |name: &str| format!("ipfs_connector.embedded.{name}");
     let (low, high) = (embedded.connections_low_water, embedded.connections_high_water);
-    if high == 0 || high > CONNECTIONS_MAX {
-        let problem = format!("invalid value: {high}, expected 1 to {CONNECTIONS_MAX}");
-        return Err(wrong(&key("connections_high_water"), problem));
-    }
-    if low > high {
-        let problem = format!("invalid value: {low}, expected at most connections_high_water, {high}");
-        return Err(wrong(&key("connections_low_water"), problem));
-    }
-    if embedded.provide_interval.is_zero() {
-        let problem = "invalid value: 0s, expected a span of time like 22h";
-        return Err(wrong(&key("provide_interval"), problem));
-    }
+    require_in(high, 1..=CONNECTIONS_MAX, key("connections_high_water"))?;
+    let problem = format_args!("invalid value: {low}, expected at most connections_high_water, {high}");
+    require(low <= high, key("connections_low_water"), problem)?;
+    let problem = format_args!("invalid value: 0s, expected a span of time like 22h");
+    require(
+        !embedded.provide_interval.is_zero(),
+        key("provide_interval"),
+        problem,
+    )?;
     let copies = embedded.provide_copies;
-    if copies == 0 || copies > COPIES_MAX {
-        let problem = format!(
-            "invalid value: {copies}, expected 1 to {COPIES_MAX}; provide_strategy \"none\" announces nothing"
-        );
-        return Err(wrong(&key("provide_copies"), problem));
-    }
+    let problem = format_args!(
+        "invalid value: {copies}, expected 1 to {COPIES_MAX}; provide_strategy \"none\" announces nothing"
+    );
+    require((1..=COPIES_MAX).contains(&copies), key("provide_copies"), problem)?;
     for (name, count) in [
         ("bootstrap", embedded.bootstrap.len()),
         ("delegated_routers", embedded.delegated_routers.len()),
@@ -231,10 +218,8 @@ fn public_network(embedded: &Embedded) -> Result<(), Wrong> {
             embedded.no_announce_multiaddress.len(),
         ),
     ] {
-        if count > ADDRESSES_MAX {
-            let problem = format!("{count} elements, at most {ADDRESSES_MAX} are accepted");
-            return Err(wrong(&key(name), problem));
-        }
+        let problem = format_args!("{count} elements, at most {ADDRESSES_MAX} are accepted");
+        require(count <= ADDRESSES_MAX, key(name), problem)?;
     }
     if let Some(address) = embedded.bootstrap.iter().find(|address| address.peer().is_none()) {
         let problem = format!("{address:?} does not end in /p2p/<peer id>");
@@ -244,14 +229,9 @@ fn public_network(embedded: &Embedded) -> Result<(), Wrong> {
 }
 
 fn scrub_fraction(section: &str, fraction: f64) -> Result<(), Wrong> {
-    if (SCRUB_FRACTION_MIN..=1.0).contains(&fraction) {
-        return Ok(());
-    }
-    let problem = format!("invalid value: {fraction}, expected a share from {SCRUB_FRACTION_MIN} to 1");
-    Err(wrong(
-        &format!("ipfs_connector.{section}.scrub_fraction"),
-        problem,
-    ))
+    let key = format!("ipfs_connector.{section}.scrub_fraction");
+    let problem = format_args!("invalid value: {fraction}, expected a share from {SCRUB_FRACTION_MIN} to 1");
+    require((SCRUB_FRACTION_MIN..=1.0).contains(&fraction), key, problem)
 }
 
 fn elections(config: &Config) -> Result<(), Wrong> {
@@ -260,153 +240,85 @@ fn elections(config: &Config) -> Result<(), Wrong> {
         ("consensus.raft.heartbeat_timeout", raft.heartbeat_timeout),
         ("consensus.raft.election_timeout", raft.election_timeout),
     ] {
-        if period < ELECTION_MIN || period > ELECTION_MAX {
-            let problem = format!("invalid value: {period:?}, expected {ELECTION_MIN:?} to {ELECTION_MAX:?}");
-            return Err(wrong(key, problem));
-        }
+        let problem =
+            format_args!("invalid value: {period:?}, expected {ELECTION_MIN:?} to {ELECTION_MAX:?}");
+        require((ELECTION_MIN..=ELECTION_MAX).contains(&period), key, problem)?;
     }
     Ok(())
 }
 
 fn apis(config: &Config) -> Result<(), Wrong> {
-    let mut limits = Vec::new();
-    let mut secured = Vec::new();
-    if let Some(rest) = &config.api.restapi {
-        limits.push(("api.restapi", rest.max_header_bytes));
-        secured.push((
-            "api.restapi",
-            &rest.ssl_cert_file,
-            &rest.ssl_key_file,
-            &rest.basic_auth_credentials,
-        ));
+    let api = &config.api;
+    let limits = [
+        ("restapi", api.restapi.as_ref().map(|api| api.max_header_bytes)),
+        (
+            "pinsvcapi",
+            api.pinsvcapi.as_ref().map(|api| api.max_header_bytes),
+        ),
+        (
+            "ipfsproxy",
+            api.ipfsproxy.as_ref().map(|api| api.max_header_bytes),
+        ),
+    ];
+    for (name, bytes) in limits {
+        let bytes = bytes.unwrap_or(*HEADER_BYTES.start());
+        require_in(bytes, HEADER_BYTES, format!("api.{name}.max_header_bytes"))?;
     }
-    if let Some(pinsvc) = &config.api.pinsvcapi {
-        limits.push(("api.pinsvcapi", pinsvc.max_header_bytes));
-        secured.push((
-            "api.pinsvcapi",
-            &pinsvc.ssl_cert_file,
-            &pinsvc.ssl_key_file,
-            &pinsvc.basic_auth_credentials,
-        ));
+    if let Some(api) = &api.restapi {
+        let files = (api.ssl_cert_file.as_str(), api.ssl_key_file.as_str());
+        secured("restapi", files, api.basic_auth_credentials.as_ref())?;
     }
-    limits.extend(
-        config
-            .api
-            .ipfsproxy
-            .iter()
-            .map(|proxy| ("api.ipfsproxy", proxy.max_header_bytes)),
-    );
-    if let Some((api, bytes)) = limits.iter().find(|(_, bytes)| !HEADER_BYTES.contains(bytes)) {
-        let (min, max) = (HEADER_BYTES.start(), HEADER_BYTES.end());
-        let problem = format!("invalid value: {bytes}, expected {min} to {max}");
-        return Err(wrong(&format!("{api}.max_header_bytes"), problem));
-    }
-    for (api, cert, key, credentials) in secured {
-        if cert.is_empty() != key.is_empty() {
-            let problem = "TLS needs both ssl_cert_file and ssl_key_file";
-            return Err(wrong(&format!("{api}.ssl_cert_file"), problem));
-        }
-        if credentials
-            .as_ref()
-            .is_some_and(|credentials| credentials.0.is_empty())
-        {
-            let problem = "an empty object refuses all users: add one, or write null for no authentication";
-            return Err(wrong(&format!("{api}.basic_auth_credentials"), problem));
-        }
+    if let Some(api) = &api.pinsvcapi {
+        let files = (api.ssl_cert_file.as_str(), api.ssl_key_file.as_str());
+        secured("pinsvcapi", files, api.basic_auth_credentials.as_ref())?;
     }
     Ok(())
 }
 
-/// Keys that are read only for compatibility with the Go peer, and the reason that they have no effect.
-const WITHOUT_EFFECT: [(&str, &str); 24] = [
-    ("/cluster/enable_relay_hop", "there are no relays"),
-    (
-        "/cluster/connection_manager",
-        "members are always connected to each other, strangers never",
-    ),
-    ("/cluster/resource_manager", "limits are built in"),
-    ("/cluster/pubsub", "peers do not gossip"),
-    (
-        "/cluster/pin_only_on_trusted_peers",
-        "with raft, all members are trusted",
-    ),
-    (
-        "/cluster/pin_only_on_untrusted_peers",
-        "with raft, all members are trusted",
-    ),
-    ("/cluster/follower_mode", "followers exist only with crdt"),
-    (
-        "/consensus/raft/network_timeout",
-        "messages have timeouts of their own",
-    ),
-    (
-        "/consensus/raft/commit_retries",
-        "a lost proposal is made again until the request times out",
-    ),
-    (
-        "/consensus/raft/commit_retry_delay",
-        "a lost proposal is made again until the request times out",
-    ),
-    ("/consensus/raft/commit_timeout", "commits are announced at once"),
-    (
-        "/consensus/raft/max_append_entries",
-        "messages are limited by their bytes",
-    ),
-    (
-        "/consensus/raft/snapshot_interval",
-        "the state is on disk all the time",
-    ),
-    (
-        "/consensus/raft/snapshot_threshold",
-        "the state is on disk all the time",
-    ),
-    (
-        "/consensus/raft/leader_lease_timeout",
-        "it follows from election_timeout",
-    ),
-    (
-        "/pin_tracker/stateless/priority_pin_max_age",
-        "new pins always go before retried ones",
-    ),
-    (
-        "/pin_tracker/stateless/priority_pin_max_retries",
-        "new pins always go before retried ones",
-    ),
-    (
-        "/pin_tracker/stateless/max_pin_queue_size",
-        "the queue is on disk and has no end",
-    ),
-    (
-        "/api/restapi/libp2p_listen_multiaddress",
-        "http is not served over libp2p",
-    ),
-    (
-        "/api/pinsvcapi/libp2p_listen_multiaddress",
-        "http is not served over libp2p",
-    ),
-    (
-        "/cluster/dial_peer_timeout",
-        "attempts to connect have a timeout of their own",
-    ),
-    (
-        "/cluster/peer_watch_interval",
-        "peers learn of changes of the membership at once",
-    ),
-    (
-        "/monitor/pubsubmon/check_interval",
-        "metrics are looked at whenever they are sent",
-    ),
-    (
-        "/ipfs_connector/ipfshttp/informer_trigger_interval",
-        "everything is measured as often as a ping is sent",
-    ),
-];
+fn secured(name: &str, (cert, key): (&str, &str), users: Option<&Credentials>) -> Result<(), Wrong> {
+    let problem = format_args!("TLS needs both ssl_cert_file and ssl_key_file");
+    let both = cert.is_empty() == key.is_empty();
+    require(both, format!("api.{name}.ssl_cert_file"), problem)?;
+    let problem =
+        format_args!("an empty object refuses all users: add one, or write null for no authentication");
+    let has_users = users.is_none_or(|users| !users.0.is_empty());
+    require(has_users, format!("api.{name}.basic_auth_credentials"), problem)
+}
+
+/// Keys that are read only for compatibility with the Go peer, and the reason that they have no effect, one a
+/// line.
+const WITHOUT_EFFECT: &str = "\
+/cluster/enable_relay_hop there are no relays
+/cluster/connection_manager members are always connected to each other, strangers never
+/cluster/resource_manager limits are built in
+/cluster/pubsub peers do not gossip
+/cluster/pin_only_on_trusted_peers with raft, all members are trusted
+/cluster/pin_only_on_untrusted_peers with raft, all members are trusted
+/cluster/follower_mode followers exist only with crdt
+/consensus/raft/network_timeout messages have timeouts of their own
+/consensus/raft/commit_retries a lost proposal is made again until the request times out
+/consensus/raft/commit_retry_delay a lost proposal is made again until the request times out
+/consensus/raft/commit_timeout commits are announced at once
+/consensus/raft/max_append_entries messages are limited by their bytes
+/consensus/raft/snapshot_interval the state is on disk all the time
+/consensus/raft/snapshot_threshold the state is on disk all the time
+/consensus/raft/leader_lease_timeout it follows from election_timeout
+/pin_tracker/stateless/priority_pin_max_age new pins always go before retried ones
+/pin_tracker/stateless/priority_pin_max_retries new pins always go before retried ones
+/pin_tracker/stateless/max_pin_queue_size the queue is on disk and has no end
+/api/restapi/libp2p_listen_multiaddress http is not served over libp2p
+/api/pinsvcapi/libp2p_listen_multiaddress http is not served over libp2p
+/cluster/dial_peer_timeout attempts to connect have a timeout of their own
+/cluster/peer_watch_interval peers learn of changes of the membership at once
+/monitor/pubsubmon/check_interval metrics are looked at whenever they are sent
+/ipfs_connector/ipfshttp/informer_trigger_interval everything is measured as often as a ping is sent";
 
 /// Lists settings without effect, one sentence each.
 pub(super) fn without_effect(config: &Config) -> Vec<String> {
     let json = |config: &Config| serde_json::to_value(config).unwrap_or(Value::Null);
     let (ours, defaults) = (json(config), json(&Config::default()));
-    let changed = WITHOUT_EFFECT.iter().filter(|(key, _)| {
+    let rows = WITHOUT_EFFECT.lines().filter_map(|row| row.split_once(' '));
+    let changed = rows.filter(|(key, _)| {
         let value = ours.pointer(key);
         value.is_some() && value != defaults.pointer(key)
     });
