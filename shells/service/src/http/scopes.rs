@@ -148,68 +148,41 @@ pub(super) fn require(caller: &Caller, needed: Scope, api: &'static str) -> Resu
     Err(why)
 }
 
+/// Commands of the IPFS proxy, between spaces.
+struct Commands(&'static str);
+
+impl Commands {
+    fn iter(&self) -> impl Iterator<Item = &'static str> {
+        self.0.split_whitespace()
+    }
+
+    fn contains(&self, command: &str) -> bool {
+        self.iter().any(|known| known == command)
+    }
+}
+
 /// Commands of the IPFS proxy that only read, whatever their options. `repo/verify` is not among them: it can
 /// drop blocks.
-const READS: [&str; 39] = [
-    "bitswap/ledger",
-    "bitswap/stat",
-    "bitswap/wantlist",
-    "block/get",
-    "block/stat",
-    "cat",
-    "cid/base32",
-    "cid/bases",
-    "cid/codecs",
-    "cid/format",
-    "cid/hashes",
-    "commands",
-    "dag/export",
-    "dag/get",
-    "dag/resolve",
-    "dag/stat",
-    "files/ls",
-    "files/read",
-    "files/stat",
-    "get",
-    "id",
-    "ls",
-    "multibase/decode",
-    "multibase/list",
-    "name/resolve",
-    "pin/ls",
-    "pin/verify",
-    "refs",
-    "refs/local",
-    "repo/stat",
-    "repo/version",
-    "resolve",
-    "routing/findpeer",
-    "routing/findprovs",
-    "routing/get",
-    "stats/bitswap",
-    "stats/bw",
-    "stats/repo",
-    "version",
-];
+const READS: Commands = Commands(
+    "\
+    bitswap/ledger bitswap/stat bitswap/wantlist block/get block/stat cat cid/base32 cid/bases \
+    cid/codecs cid/format cid/hashes commands dag/export dag/get dag/resolve dag/stat files/ls \
+    files/read files/stat get id ls multibase/decode multibase/list name/resolve pin/ls pin/verify refs \
+    refs/local repo/stat repo/version resolve routing/findpeer routing/findprovs routing/get \
+    stats/bitswap stats/bw stats/repo version",
+);
 
 /// Commands of the IPFS proxy, among those that read, whose answers show what others have pinned, added or
 /// asked for.
-const READS_OF_ALL: [&str; 8] = [
-    "bitswap/ledger",
-    "bitswap/stat",
-    "bitswap/wantlist",
-    "files/ls",
-    "files/read",
-    "files/stat",
-    "pin/verify",
-    "refs/local",
-];
+const READS_OF_ALL: Commands = Commands(
+    "bitswap/ledger bitswap/stat bitswap/wantlist files/ls files/read files/stat pin/verify refs/local",
+);
 
 /// Commands of the IPFS proxy that pin or unpin in the cluster.
-const PINS: [&str; 3] = ["pin/add", "pin/rm", "pin/update"];
+const PINS: Commands = Commands("pin/add pin/rm pin/update");
 
 /// Commands of the IPFS proxy that add content.
-const ADDS: [&str; 4] = ["add", "block/put", "dag/import", "dag/put"];
+const ADDS: Commands = Commands("add block/put dag/import dag/put");
 
 /// Checks that a caller that acts on its own pins only asks the proxy for nothing else, and that one whose
 /// uploads are limited does not upload where they are not measured; counts and logs a refusal.
@@ -224,11 +197,11 @@ pub(super) fn require_unrestricted(caller: &Caller, path: &str, api: &'static st
     let command = command.strip_suffix('/').unwrap_or(command);
     let name = &credential.name;
     let is_limited = |limit: &CredentialLimit| matches!(limit, CredentialLimit::Bytes(_));
-    let why = if credential.owner().is_some() && READS_OF_ALL.contains(&command) {
+    let why = if credential.owner().is_some() && READS_OF_ALL.contains(command) {
         format!(
             "forbidden: the credential {name:?} has the scope \"own\", and {command} shows the data of all"
         )
-    } else if credential.limits.iter().any(is_limited) && ADDS.contains(&command) {
+    } else if credential.limits.iter().any(is_limited) && ADDS.contains(command) {
         format!("forbidden: the bytes of the credential {name:?} are limited: upload with the REST API")
     } else {
         return Ok(());
@@ -240,7 +213,7 @@ pub(super) fn require_unrestricted(caller: &Caller, path: &str, api: &'static st
 /// Returns all commands of the proxy that a scope other than `admin` permits, with that scope.
 #[cfg(test)]
 pub(super) fn commands() -> impl Iterator<Item = (&'static str, Scope)> {
-    let with = |scope| move |command: &&'static str| (*command, scope);
+    let with = |scope| move |command| (command, scope);
     let reads = READS.iter().map(with(Scope::Read));
     reads
         .chain(PINS.iter().map(with(Scope::Pin)))
@@ -250,7 +223,7 @@ pub(super) fn commands() -> impl Iterator<Item = (&'static str, Scope)> {
 /// Returns whether a command of the proxy shows the data of all, so that it is denied to owners.
 #[cfg(test)]
 pub(super) fn shows_all(command: &str) -> bool {
-    READS_OF_ALL.contains(&command)
+    READS_OF_ALL.contains(command)
 }
 
 /// Returns the scope that a path of the IPFS proxy needs. What is not known to be harmless needs `admin`: it
@@ -264,11 +237,11 @@ pub(super) fn of_command(path: &str) -> Scope {
     let above = command.rsplit_once('/').map(|(above, _)| above);
     let with_argument = above.filter(|above| ["pin/add", "pin/rm", "pin/ls"].contains(above));
     let command = with_argument.unwrap_or(command);
-    if READS.contains(&command) {
+    if READS.contains(command) {
         Scope::Read
-    } else if PINS.contains(&command) {
+    } else if PINS.contains(command) {
         Scope::Pin
-    } else if ADDS.contains(&command) {
+    } else if ADDS.contains(command) {
         Scope::Add
     } else {
         Scope::Admin
