@@ -81,21 +81,8 @@ impl TrackerStatus {
 
     /// Returns the bit in a filter; 0 for `Undefined`.
     pub fn bit(self) -> u16 {
-        match self {
-            Self::Undefined => 0,
-            Self::ClusterError => 2,
-            Self::PinError => 4,
-            Self::UnpinError => 8,
-            Self::Pinned => 16,
-            Self::Pinning => 32,
-            Self::Unpinning => 64,
-            Self::Unpinned => 128,
-            Self::Remote => 256,
-            Self::PinQueued => 512,
-            Self::UnpinQueued => 1024,
-            Self::Sharded => 2048,
-            Self::UnexpectedlyUnpinned => 4096,
-        }
+        // In the order of their declaration, as in the Go peer.
+        (1 << self as u16) & !1
     }
 
     /// Returns the status with this bit.
