@@ -40,11 +40,7 @@ impl Moment {
             Effect::Reply { reply, .. } => reply.is_ok().then_some(Self::Answer),
             Effect::Send { .. } => Some(Self::Send),
             Effect::SendSnapshot { .. } => Some(Self::SnapshotSent),
-            Effect::CancelIpfs { .. }
-            | Effect::CompareIpfs { .. }
-            | Effect::DiscardSnapshot { .. }
-            | Effect::Measure
-            | Effect::StartIpfs { .. } => None,
+            _ => None,
         }
     }
 
@@ -53,18 +49,7 @@ impl Moment {
             StoreOp::InstallSnapshot { .. } => Some(Self::Install),
             StoreOp::SetApplied { .. } => Some(Self::Apply),
             StoreOp::SetMembers { members } => (!members.outgoing.is_empty()).then_some(Self::Joint),
-            StoreOp::Append { .. }
-            | StoreOp::Compact { .. }
-            | StoreOp::DeleteLocal { .. }
-            | StoreOp::DeletePin { .. }
-            | StoreOp::Dequeue { .. }
-            | StoreOp::Enqueue { .. }
-            | StoreOp::PutLocal { .. }
-            | StoreOp::PutPin { .. }
-            | StoreOp::PutWindow { .. }
-            | StoreOp::SetHardState { .. }
-            | StoreOp::SetPolicy { .. }
-            | StoreOp::SetReconciling { .. } => None,
+            _ => None,
         }
     }
 

@@ -16,6 +16,7 @@ pub(crate) use self::storage::after_refusal;
 use crate::aim::Aim;
 use crate::coverage::sometimes;
 use crate::net::PARTITIONS;
+use crate::options::Options;
 use crate::releases::NEW;
 use crate::rng::Rng;
 use crate::world::{Death, Shared, World, lock, name};
@@ -44,56 +45,38 @@ pub(crate) enum Fault {
     Upgrade,
 }
 
+/// Option for the mean interval of a fault, in seconds; 0 for never.
+type Every = fn(&Options) -> u64;
+
 /// All of them.
-pub(crate) const FAULTS: [Fault; 19] = [
-    Fault::ClockStep,
-    Fault::Cut,
-    Fault::CutAll,
-    Fault::DiskFail,
-    Fault::DiskFull,
-    Fault::DiskLost,
-    Fault::DiskRot,
-    Fault::Foreign,
-    Fault::IpfsForget,
-    Fault::IpfsFull,
-    Fault::IpfsRestart,
-    Fault::IpfsRot,
-    Fault::Kill,
-    Fault::LeaderKill,
-    Fault::Partition,
-    Fault::Pause,
-    Fault::Rescue,
-    Fault::Swizzle,
-    Fault::Upgrade,
+pub(crate) const FAULTS: [(Fault, Every); 19] = [
+    (Fault::ClockStep, |options| options.clock_step_every),
+    (Fault::Cut, |options| options.cut_every),
+    (Fault::CutAll, |options| options.cut_all_every),
+    (Fault::DiskFail, |options| options.disk_fail_every),
+    (Fault::DiskFull, |options| options.disk_full_every),
+    (Fault::DiskLost, |options| options.disk_lost_every),
+    (Fault::DiskRot, |options| options.disk_rot_every),
+    (Fault::Foreign, |options| options.foreign_every),
+    (Fault::IpfsForget, |options| options.ipfs_forget_every),
+    (Fault::IpfsFull, |options| options.ipfs_full_every),
+    (Fault::IpfsRestart, |options| options.ipfs_restart_every),
+    (Fault::IpfsRot, |options| options.ipfs_rot_every),
+    (Fault::Kill, |options| options.kill_every),
+    (Fault::LeaderKill, |options| options.leader_kill_every),
+    (Fault::Partition, |options| options.partition_every),
+    (Fault::Pause, |options| options.pause_every),
+    (Fault::Rescue, |options| options.rescue_every),
+    (Fault::Swizzle, |options| options.swizzle_every),
+    (Fault::Upgrade, |options| options.upgrade_every),
 ];
 
 /// Injects one kind of fault at random intervals until the first phase ends.
-pub(crate) async fn run(world: Shared, fault: Fault) {
+pub(crate) async fn run(world: Shared, (fault, every): (Fault, Every)) {
     let (mean, seed) = {
         let world = lock(&world);
         let options = &world.options;
-        let mean = match fault {
-            Fault::ClockStep => options.clock_step_every,
-            Fault::Cut => options.cut_every,
-            Fault::CutAll => options.cut_all_every,
-            Fault::DiskFail => options.disk_fail_every,
-            Fault::DiskFull => options.disk_full_every,
-            Fault::DiskLost => options.disk_lost_every,
-            Fault::DiskRot => options.disk_rot_every,
-            Fault::Foreign => options.foreign_every,
-            Fault::IpfsForget => options.ipfs_forget_every,
-            Fault::IpfsFull => options.ipfs_full_every,
-            Fault::IpfsRestart => options.ipfs_restart_every,
-            Fault::IpfsRot => options.ipfs_rot_every,
-            Fault::Kill => options.kill_every,
-            Fault::LeaderKill => options.leader_kill_every,
-            Fault::Partition => options.partition_every,
-            Fault::Pause => options.pause_every,
-            Fault::Rescue => options.rescue_every,
-            Fault::Swizzle => options.swizzle_every,
-            Fault::Upgrade => options.upgrade_every,
-        };
-        (Duration::from_secs(mean), options.seed)
+        (Duration::from_secs(every(options)), options.seed)
     };
     if mean.is_zero() {
         return;

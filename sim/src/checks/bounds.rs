@@ -117,18 +117,7 @@ impl Bounds {
                         format!("keeps {kept} entries of a log of {length}, of {most_before} bytes")
                     });
                 }
-                StoreOp::Append { .. }
-                | StoreOp::DeleteLocal { .. }
-                | StoreOp::DeletePin { .. }
-                | StoreOp::Dequeue { .. }
-                | StoreOp::Enqueue { .. }
-                | StoreOp::InstallSnapshot { .. }
-                | StoreOp::PutLocal { .. }
-                | StoreOp::PutPin { .. }
-                | StoreOp::SetHardState { .. }
-                | StoreOp::SetMembers { .. }
-                | StoreOp::SetPolicy { .. }
-                | StoreOp::SetReconciling { .. } => {}
+                _ => {}
             }
         }
     }

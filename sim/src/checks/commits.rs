@@ -101,17 +101,7 @@ impl Commits {
                 self.compare(me, applied, store, found);
             }
             StoreOp::SetApplied { applied } => self.apply(step, *applied, logs, found, coverage),
-            StoreOp::Append { .. }
-            | StoreOp::Compact { .. }
-            | StoreOp::DeleteLocal { .. }
-            | StoreOp::Dequeue { .. }
-            | StoreOp::Enqueue { .. }
-            | StoreOp::PutLocal { .. }
-            | StoreOp::PutWindow { .. }
-            | StoreOp::SetHardState { .. }
-            | StoreOp::SetMembers { .. }
-            | StoreOp::SetPolicy { .. }
-            | StoreOp::SetReconciling { .. } => {}
+            _ => {}
         }
     }
 

@@ -114,24 +114,9 @@ impl Election {
                         RaftKind::RequestPreVoteResponse | RaftKind::TimeoutNow
                     )
                 }
-                Message::AskCopies(_)
-                | Message::HasCopies(_)
-                | Message::Hello
-                | Message::Metrics(_)
-                | Message::NotMember { .. }
-                | Message::Propose(_) => false,
+                _ => false,
             },
-            Event::IpfsCompared { .. }
-            | Event::IpfsFinished { .. }
-            | Event::IpfsLacks { .. }
-            | Event::IpfsProgressed { .. }
-            | Event::Measured { .. }
-            | Event::Persisted { .. }
-            | Event::Requested { .. }
-            | Event::SnapshotReceived { .. }
-            | Event::SnapshotSent { .. }
-            | Event::TimedOut
-            | Event::Unreachable { .. } => false,
+            _ => false,
         };
         found.require(step.events.iter().any(agrees), "election", || {
             format!("starts an election in term {term}, which nobody has agreed to")

@@ -158,18 +158,7 @@ impl Operations {
                 });
             }
             StoreOp::SetReconciling { reconciling: false } => self.of_reconciled(step, found),
-            StoreOp::Append { .. }
-            | StoreOp::Compact { .. }
-            | StoreOp::DeletePin { .. }
-            | StoreOp::Dequeue { .. }
-            | StoreOp::Enqueue { .. }
-            | StoreOp::PutPin { .. }
-            | StoreOp::PutWindow { .. }
-            | StoreOp::SetApplied { .. }
-            | StoreOp::SetHardState { .. }
-            | StoreOp::SetMembers { .. }
-            | StoreOp::SetPolicy { .. }
-            | StoreOp::SetReconciling { .. } => {}
+            _ => {}
         }
     }
 
@@ -211,11 +200,7 @@ impl Operations {
                         .for_each(|copy| self.of_copy(step, copy, model, found));
                 }
             }
-            Effect::DiscardSnapshot { .. }
-            | Effect::Measure
-            | Effect::Persist(_)
-            | Effect::Reply { .. }
-            | Effect::SendSnapshot { .. } => {}
+            _ => {}
         }
     }
 }
@@ -239,15 +224,7 @@ impl Process {
                     comparison.moved = step.now.mono;
                 }
             }
-            Event::IpfsCompared { .. }
-            | Event::Measured { .. }
-            | Event::Persisted { .. }
-            | Event::Received { .. }
-            | Event::Requested { .. }
-            | Event::SnapshotReceived { .. }
-            | Event::SnapshotSent { .. }
-            | Event::TimedOut
-            | Event::Unreachable { .. } => {}
+            _ => {}
         }
     }
 }

@@ -76,18 +76,7 @@ impl Planning {
                         }
                     }
                 }
-                StoreOp::Append { .. }
-                | StoreOp::Compact { .. }
-                | StoreOp::DeleteLocal { .. }
-                | StoreOp::DeletePin { .. }
-                | StoreOp::Dequeue { .. }
-                | StoreOp::Enqueue { .. }
-                | StoreOp::PutLocal { .. }
-                | StoreOp::PutPin { .. }
-                | StoreOp::PutWindow { .. }
-                | StoreOp::SetApplied { .. }
-                | StoreOp::SetPolicy { .. }
-                | StoreOp::SetReconciling { .. } => {}
+                _ => {}
             }
         }
         for effect in step.effects {
@@ -206,10 +195,7 @@ impl Planning {
         }
         let replacement = change.steps.iter().find_map(|part| match part {
             MembersStep::AddLearner { member, .. } if member.peer == old.peer => Some(member),
-            MembersStep::AddLearner { .. }
-            | MembersStep::Demote { .. }
-            | MembersStep::Promote { .. }
-            | MembersStep::Remove { .. } => None,
+            _ => None,
         });
         let Some(replacement) = replacement else {
             found.safety_violation("planning", format!("removes {old:?}, nobody asked for it"));

@@ -62,14 +62,7 @@ impl Promises {
             | RaftKind::RequestPreVoteResponse
             | RaftKind::ReadIndex
             | RaftKind::ReadIndexResp => return,
-            RaftKind::Append
-            | RaftKind::AppendResponse
-            | RaftKind::Heartbeat
-            | RaftKind::HeartbeatResponse
-            | RaftKind::RequestVoteResponse
-            | RaftKind::Snapshot
-            | RaftKind::TimeoutNow
-            | RaftKind::TransferLeader => None,
+            _ => None,
         };
         let term = message.term;
         let said = self.terms.entry(step.me).or_default();

@@ -84,18 +84,7 @@ impl Quorums {
             StoreOp::SetMembers { members } if !members.voters.is_empty() => {
                 self.pending[me].push(members.clone());
             }
-            StoreOp::Compact { .. }
-            | StoreOp::DeleteLocal { .. }
-            | StoreOp::DeletePin { .. }
-            | StoreOp::Dequeue { .. }
-            | StoreOp::Enqueue { .. }
-            | StoreOp::PutLocal { .. }
-            | StoreOp::PutPin { .. }
-            | StoreOp::PutWindow { .. }
-            | StoreOp::SetHardState { .. }
-            | StoreOp::SetMembers { .. }
-            | StoreOp::SetPolicy { .. }
-            | StoreOp::SetReconciling { .. } => {}
+            _ => {}
         }
     }
 

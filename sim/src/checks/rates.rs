@@ -49,11 +49,7 @@ impl Rates {
                 {
                     *heartbeats.entry(message.to).or_default() += 1;
                 }
-                Message::AskCopies(_)
-                | Message::HasCopies(_)
-                | Message::Metrics(_)
-                | Message::Propose(_)
-                | Message::Raft(_) => {}
+                _ => {}
             }
         }
         // Those that waited for a write leave together when it is durable.

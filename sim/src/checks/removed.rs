@@ -48,20 +48,7 @@ impl Removed {
         let is_removed = |identity| matches!(identity, Identity::Removed(_));
         let retires = step.writes().any(|op| match op {
             StoreOp::SetHardState { hard_state } => is_removed(hard_state.identity),
-            StoreOp::Append { .. }
-            | StoreOp::Compact { .. }
-            | StoreOp::DeleteLocal { .. }
-            | StoreOp::DeletePin { .. }
-            | StoreOp::Dequeue { .. }
-            | StoreOp::Enqueue { .. }
-            | StoreOp::InstallSnapshot { .. }
-            | StoreOp::PutLocal { .. }
-            | StoreOp::PutPin { .. }
-            | StoreOp::PutWindow { .. }
-            | StoreOp::SetApplied { .. }
-            | StoreOp::SetMembers { .. }
-            | StoreOp::SetPolicy { .. }
-            | StoreOp::SetReconciling { .. } => false,
+            _ => false,
         });
         let node = step.peer().node.as_ref();
         let open = node.map_or(0, |node| node.view().open_requests());

@@ -125,16 +125,7 @@ pub(crate) fn is_foreign(event: &Event) -> bool {
     match event {
         Event::Received { envelope, .. } => envelope.cluster == OTHER,
         Event::SnapshotReceived { manifest, .. } => manifest.members.cluster == OTHER,
-        Event::IpfsCompared { .. }
-        | Event::IpfsFinished { .. }
-        | Event::IpfsLacks { .. }
-        | Event::IpfsProgressed { .. }
-        | Event::Measured { .. }
-        | Event::Persisted { .. }
-        | Event::Requested { .. }
-        | Event::SnapshotSent { .. }
-        | Event::TimedOut
-        | Event::Unreachable { .. } => false,
+        _ => false,
     }
 }
 
@@ -154,11 +145,6 @@ pub(crate) fn matters(effect: &Effect) -> bool {
         // Surplus copies are asked about when they are due, in any step.
         Effect::Send { envelope, .. } => !matches!(envelope.message, Message::AskCopies(_)),
         Effect::SendSnapshot { .. } => true,
-        Effect::CancelIpfs { .. }
-        | Effect::CompareIpfs { .. }
-        | Effect::DiscardSnapshot { .. }
-        | Effect::Measure
-        | Effect::Reply { .. }
-        | Effect::StartIpfs { .. } => false,
+        _ => false,
     }
 }

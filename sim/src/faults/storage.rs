@@ -68,17 +68,7 @@ pub(super) async fn inject(world: &Shared, fault: Fault, peer: usize, rng: &mut 
             let rots = world.peers[peer].ipfs.rot(World::now(), share, rng);
             sometimes!(world.coverage, rots, "copies rotted");
         }
-        Fault::ClockStep
-        | Fault::Cut
-        | Fault::CutAll
-        | Fault::Foreign
-        | Fault::Kill
-        | Fault::LeaderKill
-        | Fault::Partition
-        | Fault::Pause
-        | Fault::Rescue
-        | Fault::Swizzle
-        | Fault::Upgrade => unreachable!("no fault of storage: {fault:?}"),
+        _ => unreachable!("no fault of storage: {fault:?}"),
     }
 }
 
