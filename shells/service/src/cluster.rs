@@ -96,6 +96,8 @@ pub struct Config {
     pub protocol: u8,
     /// Settings of the scrub.
     pub scrub: ScrubSettings,
+    /// Share of the maximum in percent from which the repository of the IPFS node counts as nearly full.
+    pub high_water: u64,
 }
 
 /// The components of a running peer that the operations combine.

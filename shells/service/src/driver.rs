@@ -4,6 +4,7 @@
 mod compare;
 mod delays;
 mod failure_log;
+mod fullness;
 mod informer;
 mod ipfs;
 mod snapshots;
@@ -25,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use self::delays::Armed;
 pub use self::delays::{Delays, WorstDelays};
+pub(crate) use self::fullness::{FULL, percent};
 pub use self::informer::{Disk, Informer, Measured, MeasuredDisk};
 pub use self::snapshots::stage;
 pub use self::transfers::Transfer;

@@ -11,16 +11,11 @@ use futures::StreamExt;
 use super::peers::{KnownMembers, concurrently};
 use super::rpc::{self, Answer, Call, OwnProblem};
 use super::{Cluster, Error};
+use crate::driver::{FULL, percent};
 use crate::metrics::{PinCounts, peer_name, pin_counts};
 
 /// Log entries that a peer may lack before it counts as behind: those that arrive while it is asked.
 const LAG_MAX: u64 = 1024;
-
-/// Share of the repository's maximum, in percent, from which it counts as nearly full.
-const NEARLY_FULL: u64 = 90;
-
-/// Share from which it counts as full.
-const FULL: u64 = 95;
 
 /// Age of the oldest queued pin from which the queue counts as stuck.
 const QUEUED_MAX: Duration = Duration::from_secs(3600);
@@ -149,7 +144,10 @@ impl Cluster {
         let ipfs = self.ipfs_identity().await;
         if ipfs.error.is_empty() {
             let stat = self.own_repository(false).await;
-            found.extend(stat.ok().and_then(|stat| fullness(stat.size, stat.storage_max)));
+            found.extend(stat.ok().and_then(|stat| {
+                let high_water = self.inner.config.high_water;
+                fullness(stat.size, stat.storage_max, high_water)
+            }));
         } else {
             let why = format!("the IPFS node does not answer: {}", ipfs.error);
             found.push(OwnProblem::error(why));
@@ -219,10 +217,10 @@ fn plural(count: u64, one: &str, many: &str) -> String {
     format!("{count} {}", if count == 1 { one } else { many })
 }
 
-/// Returns the problem of a repository that is nearly full.
-fn fullness(size: u64, max: u64) -> Option<OwnProblem> {
-    let percent = u64::try_from(u128::from(size) * 100 / u128::from(max.max(1))).unwrap_or(u64::MAX);
-    if percent < NEARLY_FULL {
+/// Returns the problem of a repository of which at least the share `high_water` is used.
+fn fullness(size: u64, max: u64, high_water: u64) -> Option<OwnProblem> {
+    let percent = percent(size, max);
+    if percent < high_water {
         return None;
     }
     let why = format!(
@@ -276,11 +274,12 @@ mod tests {
 
     #[test]
     fn a_repository_counts_as_full_by_its_share() {
-        assert_eq!(fullness(89, 100), None);
-        assert_eq!(fullness(0, 0), None);
-        assert_eq!(fullness(5, u64::MAX), None, "without a limit");
-        assert!(!fullness(90, 100).unwrap().is_error);
-        assert!(fullness(95, 100).unwrap().is_error);
+        assert_eq!(fullness(89, 100, 90), None);
+        assert_eq!(fullness(0, 0, 90), None);
+        assert_eq!(fullness(5, u64::MAX, 90), None, "without a limit");
+        assert!(!fullness(90, 100, 90).unwrap().is_error);
+        assert!(fullness(95, 100, 90).unwrap().is_error);
+        assert_eq!(fullness(90, 100, 91), None, "as configured");
     }
 
     #[test]

@@ -103,6 +103,7 @@ impl TestCluster {
                         share: 1000,
                     },
                 },
+                high_water: 90,
             };
             let cluster = Cluster::with_answer_timeout(config, parts, answer_timeout);
             let is_silent = Arc::new(AtomicBool::new(false));

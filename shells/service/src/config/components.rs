@@ -110,6 +110,14 @@ pub struct Informers {
     pub tags: Option<Tags>,
 }
 
+impl Informers {
+    /// Returns the share in percent from which this peer's repository counts as nearly full.
+    pub fn high_water(&self) -> u64 {
+        let percent = self.disk.as_ref().map(|disk| disk.high_water_percent);
+        percent.unwrap_or(HIGH_WATER).into()
+    }
+}
+
 impl Default for Informers {
     fn default() -> Self {
         Self {

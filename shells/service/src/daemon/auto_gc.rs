@@ -6,12 +6,8 @@ use cluster_ipfs::{Backend, Collected, Error, Node, Pace};
 use futures::TryStreamExt;
 
 use crate::config::Config;
-use crate::driver::Handle;
+use crate::driver::{FULL, Handle, percent};
 use crate::metrics::metrics;
-
-/// Share of the repository in percent from which a collection does not wait for a quiet moment, and does not
-/// rest.
-const URGENT: u64 = 95;
 
 /// Time for which a collection waits until no pin is being fetched.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -37,8 +33,7 @@ struct Usage {
 
 impl Usage {
     fn percent(self) -> u64 {
-        let percent = u128::from(self.size) * 100 / u128::from(self.max.max(1));
-        u64::try_from(percent).unwrap_or(u64::MAX)
+        percent(self.size, self.max)
     }
 }
 
@@ -82,7 +77,8 @@ impl Watermark {
         if !self.last.is_none_or(|last| grown(last) || now >= last.retry_at) {
             return None;
         }
-        if usage.percent() >= URGENT {
+        // Now, and without rests.
+        if usage.percent() >= FULL {
             return Some(Pace::Full);
         }
         let waiting = *self.waiting.get_or_insert(now);

@@ -192,6 +192,7 @@ pub(super) fn cluster(
             file: folder.path.join(SCRUB_FILE),
             config: config.scrub(),
         },
+        high_water: config.informer.high_water(),
     };
     let parts = cluster::Parts {
         handle: handle.clone(),

@@ -11,6 +11,7 @@ use cluster_ipfs::backend::Error as BackendError;
 
 use super::fail_stop;
 use super::failure_log::FailureLog;
+use super::percent;
 use crate::metrics::{ipfs_operation, metrics};
 use crate::store::Reader;
 
@@ -186,7 +187,7 @@ impl Informer {
         let Some(disk) = self.measured.disk else {
             return false;
         };
-        let percent = u64::try_from(u128::from(size) * 100 / u128::from(max.max(1))).unwrap_or(u64::MAX);
+        let percent = percent(size, max);
         let was_full = self.is_full.load(Ordering::Relaxed);
         let is_full = percent >= if was_full { disk.low_water } else { disk.high_water };
         self.is_full.store(is_full, Ordering::Relaxed);
