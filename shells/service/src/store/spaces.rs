@@ -124,10 +124,10 @@ pub(super) fn has_search(db: &Database, number: u64) -> bool {
 /// Opens or creates the keyspaces that exist as long as the folder.
 pub(super) fn fixed(db: &Database) -> Result<Fixed, fjall::Error> {
     Ok(Fixed {
-        log: keyspace(db, "log", MEMTABLE)?,
-        meta: keyspace(db, "meta", SMALL_MEMTABLE)?,
-        local: keyspace(db, "local", MEMTABLE)?,
-        queue: keyspace(db, "queue", SMALL_MEMTABLE)?,
+        log: keyspace(db, "log")?,
+        meta: keyspace(db, "meta")?,
+        local: keyspace(db, "local")?,
+        queue: keyspace(db, "queue")?,
     })
 }
 
@@ -135,10 +135,10 @@ pub(super) fn fixed(db: &Database) -> Result<Fixed, fjall::Error> {
 pub(super) fn generation(db: &Database, number: u64, search_number: u64) -> Result<Generation, fjall::Error> {
     Ok(Generation {
         number,
-        pins: keyspace(db, &format!("{PINS}{number}"), MEMTABLE)?,
-        index: keyspace(db, &format!("{INDEX}{number}"), MEMTABLE)?,
+        pins: keyspace(db, &format!("{PINS}{number}"))?,
+        index: keyspace(db, &format!("{INDEX}{number}"))?,
         search_number,
-        search: keyspace(db, &format!("{SEARCH}{search_number}"), MEMTABLE)?,
+        search: keyspace(db, &format!("{SEARCH}{search_number}"))?,
     })
 }
 
@@ -161,19 +161,28 @@ pub(super) fn leftovers(db: &Database, current: &Generation) -> Result<Vec<Keysp
     let ours = current.keyspaces().map(Keyspace::name);
     let names = db.list_keyspace_names().into_iter();
     let others = names.filter(|name| number(name).is_some() && !ours.iter().any(|ours| **ours == *name));
-    others.map(|name| keyspace(db, &name, MEMTABLE)).collect()
+    others.map(|name| keyspace(db, &name)).collect()
 }
 
-/// Seals a memtable that has outgrown its size. fjall leaves that to a worker, and a memtable that is
-/// written while all workers are busy grows without a limit; sealed ones are counted, and block their
-/// writer.
+/// Seals memtables before they reach the size from which fjall asks its workers to, so that it does so only for
+/// a batch of megabytes. It asks with each write until a worker has sealed the memtable, and a worker that seals
+/// one waits for room in the same queue of 1,000 requests: if all workers do, they and the writer wait forever
+/// (fjall 3.1.13). Sealed memtables are counted, and block their writer.
 pub(super) fn bound_memory(keyspaces: &[&Keyspace]) -> Result<(), StoreError> {
     for keyspace in keyspaces {
-        if keyspace.tree.active_memtable().size() > MEMTABLE + MEMTABLE / 2 {
+        if keyspace.tree.active_memtable().size() > memtable_size(keyspace.name()) / 4 * 3 {
             keyspace.rotate_memtable().map_err(StoreError::Write)?;
         }
     }
     Ok(())
+}
+
+/// Returns the size at which fjall has a memtable of a keyspace flushed.
+pub(super) fn memtable_size(name: &str) -> u64 {
+    match name {
+        "meta" | "queue" => SMALL_MEMTABLE,
+        _ => MEMTABLE,
+    }
 }
 
 /// Sequence numbers to skip at an opening: creating or deleting a keyspace takes two, and hardly more than
@@ -203,10 +212,10 @@ pub(super) fn delete(db: &Database, keyspaces: &[&Keyspace]) -> Result<(), Store
     Ok(())
 }
 
-fn keyspace(db: &Database, name: &str, memtable: u64) -> Result<Keyspace, fjall::Error> {
+fn keyspace(db: &Database, name: &str) -> Result<Keyspace, fjall::Error> {
     db.keyspace(name, || {
         KeyspaceCreateOptions::default()
-            .max_memtable_size(memtable)
+            .max_memtable_size(memtable_size(name))
             .manual_journal_persist(true)
     })
 }

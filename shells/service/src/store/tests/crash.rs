@@ -4,8 +4,11 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use cluster_core::Identity;
+use fjall::AbstractTree;
+
 use super::*;
-use crate::store::Syncer;
+use crate::store::{Syncer, spaces};
 
 /// Variable that gives a child its folder.
 const FOLDER: &str = "STORE_TEST_FOLDER";
@@ -173,5 +176,30 @@ fn a_full_disk_is_an_error_and_keeps_all_durable_batches() {
     }
     if let Err(panic) = checked {
         std::panic::resume_unwind(panic);
+    }
+}
+
+/// fjall's workers and the writer could otherwise wait for each other: see `spaces::bound_memory`.
+#[test]
+fn memtables_are_sealed_before_fjall_asks_its_workers_to() {
+    let (_folder, mut store) = founded();
+    for index in 1..=200 {
+        let payload = Payload::Commands(vec![7; 100_000]);
+        let entries = vec![LogEntry {
+            index,
+            term: 1,
+            payload,
+        }];
+        let hard_state = HardState {
+            identity: Identity::Founding,
+            term: 1,
+            vote: None,
+            commit: index,
+        };
+        let ops = vec![StoreOp::Append { entries }, StoreOp::SetHardState { hard_state }];
+        store.write(&batch(index, ops)).expect("writes");
+        let log = &store.shared.fixed.log;
+        let size = log.tree.active_memtable().size();
+        assert!(size <= spaces::memtable_size(log.name()), "{size} bytes");
     }
 }
