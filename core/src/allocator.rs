@@ -179,7 +179,7 @@ fn tie_break(wanted: &Requirements<'_>, peer: &PeerId) -> (bool, u64) {
 
 /// Rendezvous hashing (Thaler, Ravishankar, "A name-based mapping scheme for rendezvous", 1996): each CID
 /// orders the peers differently.
-fn rank_by_hash(cid: Option<&Cid>, peer: &PeerId) -> u64 {
+pub(crate) fn rank_by_hash(cid: Option<&Cid>, peer: &PeerId) -> u64 {
     hash([cid.map_or(&[], Cid::as_bytes), peer.as_bytes()])
 }
 

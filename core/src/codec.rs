@@ -45,7 +45,7 @@ pub enum DecodeError {
 ///
 /// | version | adds |
 /// |---|---|
-/// | 2 | credentials, owners of pins, and drains: [`POLICY_VERSION`] |
+/// | 2 | credentials, owners of pins, drains and rebalancing: [`POLICY_VERSION`] |
 pub const VERSION: u8 = 2;
 
 /// Protocol version of the policy: its commands, the stored record, and a chunk of snapshots.

@@ -8,6 +8,7 @@ use crate::drain::{Drain, DrainError};
 use crate::ids::{Cid, Incarnation, Index, PeerId, ProposalId, RaftId};
 use crate::members::MembersWish;
 use crate::pin::Pin;
+use crate::rebalance::{NotRebalancing, Rebalance, RebalanceChange};
 use crate::time::Timestamp;
 
 /// A command with the id under which it is applied at most once.
@@ -93,6 +94,11 @@ pub enum Command {
         /// The drained peer.
         peer: PeerId,
     },
+    /// Changes the rebalancing.
+    Rebalance {
+        /// The change.
+        change: RebalanceChange,
+    },
 }
 
 impl Command {
@@ -106,6 +112,7 @@ impl Command {
             Self::CreateCredential { .. }
             | Self::Drain { .. }
             | Self::EndDrain { .. }
+            | Self::Rebalance { .. }
             | Self::Release { .. }
             | Self::RevokeCredential { .. } => POLICY_VERSION,
         }
@@ -141,6 +148,10 @@ pub enum Outcome {
     Stale,
     /// The pin before its removal, or before an owner let go of it.
     Unpinned(Pin),
+    /// The rebalancing after the change.
+    Rebalanced(Rebalance),
+    /// There is no run to end.
+    RebalanceRefused(NotRebalancing),
 }
 
 /// Returns whether a pin has expired at `now`.

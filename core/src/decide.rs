@@ -69,6 +69,10 @@ pub(crate) fn decide(
             Decision::Propose(Command::Drain { drain })
         }
         Request::EndDrain { peer } => Decision::Propose(Command::EndDrain { peer: peer.clone() }),
+        Request::Rebalance { change } => {
+            let change = change.clone();
+            Decision::Propose(Command::Rebalance { change })
+        }
         Request::Import { pin, owner } => match import(now, pool, current, pin, owner.as_deref()) {
             Ok(command) => Decision::Propose(command),
             Err(refusal) => Decision::Answer(Err(refusal)),

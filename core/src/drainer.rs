@@ -181,19 +181,9 @@ struct TooFew;
 /// Builds the command that replaces `me` in the allocations of a pin. Without a replacement it only removes
 /// `me`, if enough living peers remain. `None` if the pin is not allocated to `me` by name.
 fn relocate(pin: Pin, me: &PeerId, pool: &PeerPool) -> Result<Option<Command>, TooFew> {
-    let Replicas::Range { min, max } = pin.options.replicas else {
+    let Some((rest, min, wanted)) = without(&pin, me) else {
         return Ok(None);
     };
-    let rest: Vec<PeerId> = pin
-        .allocations
-        .iter()
-        .filter(|peer| *peer != me)
-        .cloned()
-        .collect();
-    if rest.len() == pin.allocations.len() {
-        return Ok(None);
-    }
-    let wanted = u32::try_from(pin.allocations.len()).map_or(max, |count| count.min(max));
     let least = if planted!(DrainReducesCopies) { min } else { wanted };
     let wanted = Requirements {
         cid: Some(&pin.cid),
@@ -214,6 +204,46 @@ fn relocate(pin: Pin, me: &PeerId, pool: &PeerPool) -> Result<Option<Command>, T
         allocations,
         version: pin.version,
     }))
+}
+
+/// Builds the command that replaces `me` in the allocations of a pin by one of the candidates. `None` if
+/// there is no replacement, or if the pin is not allocated to `me` by name.
+pub(crate) fn replace(pin: Pin, me: &PeerId, candidates: &Candidates) -> Option<Command> {
+    let (rest, _, count) = without(&pin, me)?;
+    let wanted = Requirements {
+        cid: Some(&pin.cid),
+        near: None,
+        min: count,
+        max: count,
+        current: &rest,
+        preferred: &pin.options.user_allocations,
+    };
+    let allocations = match allocate(&wanted, candidates) {
+        Ok(allocations) => allocations,
+        Err(_) if planted!(OutgrownDropped) => rest,
+        Err(_) => return None,
+    };
+    Some(Command::Reallocate {
+        cid: pin.cid,
+        allocations,
+        version: pin.version,
+    })
+}
+
+/// Returns the other holders of a pin, its minimum of copies, and how many it is to have. `None` if it is not
+/// allocated to `me` by name.
+fn without(pin: &Pin, me: &PeerId) -> Option<(Vec<PeerId>, u32, u32)> {
+    let Replicas::Range { min, max } = pin.options.replicas else {
+        return None;
+    };
+    let rest: Vec<PeerId> = pin
+        .allocations
+        .iter()
+        .filter(|peer| *peer != me)
+        .cloned()
+        .collect();
+    let count = u32::try_from(pin.allocations.len()).map_or(max, |count| count.min(max));
+    (rest.len() < pin.allocations.len()).then_some((rest, min, count))
 }
 
 /// Removes the peers that are being drained from the candidates. Returns the reason for each, for display.

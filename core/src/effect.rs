@@ -10,6 +10,7 @@ use crate::local::{Local, QueueKey};
 use crate::members::Members;
 use crate::pin::{Mode, Pin};
 use crate::policy::Policy;
+use crate::rebalance::{NotRebalancing, Rebalance};
 use crate::records::{HardState, LogEntry};
 use crate::snapshot::{Applied, Manifest};
 use crate::window::Window;
@@ -220,6 +221,8 @@ pub enum Reply {
     PeerRemoved,
     /// The stored pin.
     Pinned(Pin),
+    /// The rebalancing after the change.
+    Rebalanced(Rebalance),
     /// Number of CIDs that are retried.
     Recovered(u64),
     /// Number of CIDs that were missing on the IPFS node and are queued to be pinned again.
@@ -243,6 +246,9 @@ pub enum Refusal {
     /// The change of the drains is impossible.
     #[error(transparent)]
     Drain(#[from] DrainError),
+    /// There is no run of the rebalancing to end.
+    #[error(transparent)]
+    Rebalance(#[from] NotRebalancing),
     /// The comparison with the IPFS node failed.
     #[error("the IPFS node of this peer does not answer as it should: {0}")]
     IpfsFailed(String),

@@ -7,6 +7,7 @@ use crate::drain::Drain;
 use crate::ids::{BatchId, Cid, OpId, PeerId, SnapshotId, Ticket};
 use crate::metric::Metric;
 use crate::pin::{Pin, PinOptions};
+use crate::rebalance::RebalanceChange;
 use crate::snapshot::Manifest;
 use crate::time::Timestamp;
 use crate::wire::{Envelope, RaftMessage};
@@ -160,6 +161,11 @@ pub enum Request {
         /// Owner that holds the pin; `None` for none.
         owner: Option<String>,
     },
+    /// Change the rebalancing: its settings, or the start or end of a run.
+    Rebalance {
+        /// The change.
+        change: RebalanceChange,
+    },
     /// Retry a failed operation on this peer now.
     Recover {
         /// CID of the operation.
@@ -208,4 +214,6 @@ pub enum IpfsError {
     Cancelled,
     /// Refused or failed, with the node's error text.
     Failed(String),
+    /// The repository has no room for it, with the node's error text.
+    Full(String),
 }

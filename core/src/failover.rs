@@ -286,6 +286,7 @@ mod tests {
             | Command::EndDrain { .. }
             | Command::Members { .. }
             | Command::Pin { .. }
+            | Command::Rebalance { .. }
             | Command::Release { .. }
             | Command::RevokeCredential { .. }
             | Command::Unpin { .. } => None,

@@ -29,6 +29,7 @@
 
 mod allocator;
 pub mod announce;
+mod balance;
 mod codec;
 mod command;
 mod config;
@@ -55,6 +56,8 @@ mod pinset;
 mod planted;
 mod policy;
 mod raft;
+mod rebalance;
+mod rebalancer;
 mod records;
 mod requests;
 mod rescue;
@@ -69,6 +72,7 @@ mod view;
 mod window;
 mod wire;
 
+pub use balance::{Balance, PeerBalance};
 pub use codec::{
     DecodeError, FIRST_VERSION, POLICY_VERSION, READABLE_VERSION, VERSION, decode, decode_up_to, encode,
     encode_for_version,
@@ -96,7 +100,7 @@ pub use limits::{
 pub use local::{Lane, Local, Phase, QueueKey};
 pub use members::{Member, Members, MembersChange, MembersStep, MembersWish};
 pub use membership::Membership;
-pub use metric::{Metric, PING};
+pub use metric::{CAPACITY, COPIES, Metric, PING, copies_value};
 pub use monitor::{Alert, Received};
 pub use node::{Counters, Node, Timer, View};
 pub use owners::{OWNERS_MAX, bytes_key, is_reserved_key, owner_key, owners_in, without_owners};
@@ -104,6 +108,8 @@ pub use pin::{Mode, Pin, PinOptions, PinType, Replicas};
 #[cfg(planted_bugs)]
 pub use planted::{Bug, announce_news, plant, shrink};
 pub use policy::Policy;
+pub use rebalance::{NotRebalancing, Rebalance, RebalanceChange, RebalanceRun, RebalanceSettings};
+pub use rebalancer::RebalanceProgress;
 pub use records::{HardState, Identity, LogEntry, Payload, Recovered};
 pub use rescue::{Rescue, RescueError};
 pub use scrubber::{

@@ -17,6 +17,7 @@ use crate::command::{Command, Proposal};
 use crate::credential::{CREDENTIAL_LIMITS_MAX, CREDENTIAL_NAME_MAX, Credential};
 use crate::drain::{Drain, MOVES_MAX};
 use crate::pin::{Pin, PinOptions};
+use crate::rebalance::RebalanceChange;
 
 /// Maximum length of a pin's name, in bytes. Every replica of the pinset stores it; Kubo's own limit is 255.
 pub const NAME_MAX: usize = 1 << 10;
@@ -122,6 +123,7 @@ impl LimitsConfig {
             }
             Command::Drain { drain } => drain.check(),
             Command::Reallocate { allocations, .. } => too_many_allocations(allocations.len()),
+            Command::Rebalance { change } => change.check(),
             Command::Admit { .. }
             | Command::EndDrain { .. }
             | Command::Members(_)
@@ -234,6 +236,21 @@ impl Drain {
     pub fn check(&self) -> Result<(), TooLarge> {
         let (size, limit) = (self.moves_max as usize, MOVES_MAX as usize);
         TooLarge::unless("the limit of the drain", "moves", size, limit)
+    }
+}
+
+impl RebalanceChange {
+    /// Checks the number of moves against its limit.
+    ///
+    /// # Errors
+    ///
+    /// [`TooLarge`] if that of one peer exceeds [`MOVES_MAX`].
+    pub fn check(&self) -> Result<(), TooLarge> {
+        let Self::Settings(settings) = self else {
+            return Ok(());
+        };
+        let (size, limit) = (settings.moves_max as usize, MOVES_MAX as usize);
+        TooLarge::unless("the limit of the rebalancing", "moves", size, limit)
     }
 }
 

@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::allocator::Candidates;
+use crate::balance::Load;
 use crate::config::MonitorConfig;
-use crate::ids::PeerId;
-use crate::metric::{CLOCK, Metric, PING};
+use crate::ids::{Index, PeerId};
+use crate::metric::{CAPACITY, CLOCK, COPIES, FREE_SPACE, Metric, PING, counted_at};
 use crate::planted::planted;
 use crate::time::{Instant, Now, Timestamp};
 
@@ -348,6 +349,60 @@ impl Monitor {
             .collect()
     }
 
+    /// Returns the copies and the capacity of each live peer that has sent them. None of them takes any yet.
+    pub(crate) fn loads(&self, now: Instant) -> BTreeMap<PeerId, Load> {
+        let valid = |name| {
+            self.latest(now, name)
+                .filter(|(_, received)| received.metric.valid)
+        };
+        let weight = |received: &Received| u64::try_from(received.metric.weight).unwrap_or(0);
+        let capacities: BTreeMap<&PeerId, u64> = valid(CAPACITY)
+            .map(|(peer, received)| (peer, weight(received)))
+            .collect();
+        let living = valid(COPIES).filter(|(peer, _)| self.is_alive(now, peer));
+        living
+            .map(|(peer, copies)| {
+                let load = Load {
+                    copies: weight(copies),
+                    capacity: capacities.get(peer).copied(),
+                    takes: false,
+                };
+                (peer.clone(), load)
+            })
+            .collect()
+    }
+
+    /// Returns the free space of each live peer, in bytes, whether new pins can be allocated to it or not.
+    pub(crate) fn free_space(&self, now: Instant) -> BTreeMap<&PeerId, i64> {
+        let living = self
+            .latest(now, FREE_SPACE)
+            .filter(|(peer, _)| self.is_alive(now, peer));
+        living.map(|(peer, free)| (peer, free.metric.weight)).collect()
+    }
+
+    /// Returns the log index that this peer's count of its copies includes; 0 if there is none.
+    pub(crate) fn counted(&self) -> Index {
+        let copies = self.metrics.get(&self.me).and_then(|own| own.get(COPIES));
+        copies
+            .and_then(|copies| counted_at(&copies.metric.value))
+            .unwrap_or(0)
+    }
+
+    /// Returns the values of the partitioning metrics among these, in their order, of each live peer.
+    pub(crate) fn zones(&self, now: Instant, allocate_by: &[String]) -> BTreeMap<PeerId, Vec<String>> {
+        let living = self.metrics.iter().filter(|(peer, _)| self.is_alive(now, peer));
+        living
+            .map(|(peer, metrics)| {
+                let known = allocate_by.iter().filter_map(|name| metrics.get(name));
+                let divides = known.filter(|known| known.metric.partitionable && counts(known, now));
+                (
+                    peer.clone(),
+                    divides.map(|known| known.metric.value.clone()).collect(),
+                )
+            })
+            .collect()
+    }
+
     /// Returns the peers with a valid, unexpired `ping`.
     pub(crate) fn alive(&self, now: Instant) -> BTreeSet<PeerId> {
         let pings = self
@@ -372,7 +427,7 @@ impl Monitor {
                 metric.is_some_and(|received| received.expires > now && !received.metric.valid)
             };
             reasons.extend(allocate_by.iter().find(invalid).map(|name| match name.as_str() {
-                "freespace" => {
+                FREE_SPACE => {
                     format!("{peer} is full, or its IPFS node does not say how much free space it has")
                 }
                 other => format!("{peer} has no valid value of {other}"),

@@ -2,6 +2,7 @@
 //! `failover`, `membership`, `requests`), dispatches events to them and routes their outputs. No submachine
 //! knows another.
 
+mod moves;
 mod receive;
 mod route;
 #[cfg(test)]
@@ -12,11 +13,9 @@ mod view;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::command::Command;
 use crate::config::Config;
-use crate::decide::PeerPool;
 use crate::draft::Draft;
-use crate::drainer::{self, Drainer};
+use crate::drainer::Drainer;
 use crate::effect::{Batch, Effect, Refusal, Reply, StoreOp};
 use crate::event::{Event, Request};
 use crate::failover::Failover;
@@ -27,6 +26,7 @@ use crate::pending::Pending;
 use crate::pinset::Pinset;
 use crate::planted::planted;
 use crate::raft::{self, Raft};
+use crate::rebalancer::Rebalancer;
 use crate::records::{Identity, Recovered};
 use crate::requests::{self, Requests};
 use crate::time::{Instant, Now};
@@ -49,6 +49,8 @@ pub enum Timer {
     Monitor,
     /// Drives Raft's ticks.
     Raft,
+    /// Moves copies of this peer to others, to even out their numbers.
+    Rebalance,
     /// Expires client requests and repeats proposals.
     Requests,
     /// Cancels stuck operations and starts queued ones.
@@ -74,6 +76,7 @@ pub struct Node {
     monitor: Monitor,
     failover: Failover,
     drainer: Drainer,
+    rebalancer: Rebalancer,
     planner: Planner,
     requests: Requests,
     /// Identity to restart Raft under once no write is in flight; the current Raft id is retired.
@@ -129,6 +132,11 @@ impl Node {
             monitor: Monitor::new(config.peer.clone(), &config.monitor, now),
             failover: Failover::new(&config.failover),
             drainer: Drainer::new(config.peer.clone(), config.failover.chunk),
+            rebalancer: Rebalancer::new(
+                config.peer.clone(),
+                config.failover.chunk,
+                config.monitor.interval,
+            ),
             planner: Planner::new(
                 &config.membership,
                 config.raft.tick * config.raft.election_ticks * 2,
@@ -175,7 +183,9 @@ impl Node {
             monitor: Vec::new(),
         };
         if !self.drainer.is_loaded() {
-            self.drainer.load(now, view.policy().drains);
+            let policy = view.policy();
+            self.drainer.load(now, policy.drains);
+            self.rebalancer.load(now, policy.rebalance);
         }
         self.tracker.refill_queues(view);
         let applied = self.pinset.applied();
@@ -234,7 +244,10 @@ impl Node {
         let now = step.now;
         match event {
             Event::IpfsCompared { op, outcome } => self.tracker.compared(now, op, outcome, &mut step.tracker),
-            Event::IpfsFinished { op, outcome } => self.tracker.finished(now, &mut step.draft, op, outcome),
+            Event::IpfsFinished { op, outcome } => {
+                self.tracker
+                    .finished(now, &mut step.draft, (op, outcome), &mut step.tracker);
+            }
             Event::IpfsLacks { op, missing } => {
                 self.tracker.requeue_missing(now, &mut step.draft, op, missing)
             }
@@ -292,6 +305,7 @@ impl Node {
             | Request::EndDrain { .. }
             | Request::Import { .. }
             | Request::Pin { .. }
+            | Request::Rebalance { .. }
             | Request::RemovePeer { .. }
             | Request::RevokeCredential { .. }
             | Request::Unpin { .. } => match self.membership() {
@@ -330,6 +344,7 @@ impl Node {
             self.failover
                 .handle_timeout(now, time, view, (&down, gone), &candidates, &mut commands);
             commands.extend(self.ended_drains());
+            commands.extend(self.ended_run(now));
             let origin = self.raft.id();
             for command in commands {
                 if !self.pending.is_full() {
@@ -339,46 +354,7 @@ impl Node {
             }
         }
         self.drain(step);
-    }
-
-    /// Returns the commands that end the drains of peers that are not members any more.
-    fn ended_drains(&self) -> impl Iterator<Item = Command> {
-        let members = self.raft.members();
-        let peers = self.drainer.all().iter().map(|drain| &drain.peer);
-        let gone = peers.filter(|peer| members.raft_id(peer).is_none() && !planted!(DrainOutlivesPeer));
-        gone.map(|peer| Command::EndDrain { peer: peer.clone() })
-    }
-
-    /// Proposes the next moves of this peer's pins, while it is being drained.
-    fn drain<V: PinsetView>(&mut self, step: &mut Step<'_, V>) {
-        let now = step.now;
-        let is_due = self.drainer.poll_timeout().is_some_and(|at| at <= now.mono);
-        if !is_due || self.membership() == Membership::Removed {
-            return;
-        }
-        let pool = self.pool(now);
-        let mut commands = Vec::new();
-        self.drainer
-            .handle_timeout(now, step.draft.view, &pool, &mut commands);
-        let origin = self.raft.id();
-        for command in commands {
-            let proposal = self.requests.mint(origin, command);
-            self.propose(step, proposal);
-        }
-    }
-
-    /// Returns the peers that can be allocated to.
-    fn pool(&self, now: Now) -> PeerPool {
-        let by = &self.config.allocate_by;
-        let mut pool = PeerPool {
-            candidates: self.monitor.candidates(now.mono, by),
-            alive: self.monitor.alive(now.mono),
-            exclusions: self.monitor.exclusions(now.mono, by),
-        };
-        let is_drained = |peer: &PeerId| self.drainer.is_drained(peer);
-        let drained = drainer::exclude(is_drained, &mut pool.candidates);
-        pool.exclusions.extend(drained);
-        pool
+        self.rebalance(step);
     }
 
     /// Returns the members that have been silent for longer than the grace period, and all former members.
@@ -482,6 +458,7 @@ impl Node {
         };
         let is_removed = self.membership() == Membership::Removed;
         let drain = self.drainer.poll_timeout().filter(|_| !is_removed);
+        let rebalance = self.rebalancer.poll_timeout().filter(|_| !is_removed);
         [
             (Some(self.raft.poll_timeout()), Timer::Raft),
             (self.planner.poll_timeout(), Timer::Membership),
@@ -490,6 +467,7 @@ impl Node {
             (tracker, Timer::Tracker),
             (self.failover.poll_timeout(), Timer::Failover),
             (drain, Timer::Drain),
+            (rebalance, Timer::Rebalance),
         ]
         .into_iter()
         .filter_map(|(at, timer)| at.map(|at| (at, timer)))

@@ -141,6 +141,13 @@ impl Pinset {
                 });
                 (changed.unwrap_or_else(Outcome::DrainRefused), None)
             }
+            Command::Rebalance { change } => {
+                let changed = change_policy(draft, |policy| {
+                    policy.rebalance.apply(change)?;
+                    Ok(Outcome::Rebalanced(policy.rebalance.clone()))
+                });
+                (changed.unwrap_or_else(Outcome::RebalanceRefused), None)
+            }
             Command::Pin { pin, precondition } => self.apply_pin(draft, index, pin, precondition),
             Command::Reallocate {
                 cid,

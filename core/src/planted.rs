@@ -297,6 +297,26 @@ mod switch {
         RemovedCampaigns,
         /// A peer does not retire when it applies its own removal.
         RemovedNoted,
+        /// A copy for which a peer has no room moves to a peer with less.
+        OutgrownDownhill,
+        /// A copy for which a peer has no room is given up if no other peer can take it.
+        OutgrownDropped,
+        /// A rebalancing moves copies into zones that have one already.
+        RebalanceMergesZones,
+        /// A rebalancing moves several times as many copies as are needed, and begins again at once.
+        RebalanceOvershoots,
+        /// A rebalancing moves copies away from peers that the client prefers.
+        RebalancePreferenceIgnored,
+        /// A rebalancing removes copies without a replacement.
+        RebalanceReducesCopies,
+        /// A run of the rebalancing goes on although all peers have done their part.
+        RebalanceRunUnended,
+        /// Copies are moved although rebalancing is off and no run was asked for.
+        RebalanceThoughOff,
+        /// A rebalancing moves copies to peers that are full.
+        RebalanceToFull,
+        /// A rebalancing has any number of moves under way.
+        RebalanceUnlimited,
         /// A removed peer leaves its clients without an answer until their deadline.
         RemovedUnanswered,
         /// A pin with another expiry is not updated.
@@ -439,6 +459,8 @@ mod switch {
         WindowKeepsBoot,
         /// A proposal that arrives after a later one is dropped.
         WindowTooNarrow,
+        /// Copies that share a zone stay there although another zone has none.
+        ZonesUnrepaired,
     }
 
     thread_local! {

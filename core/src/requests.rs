@@ -244,6 +244,8 @@ impl Requests {
             Outcome::DrainEnded(old) => Ok(Reply::DrainEnded(old.clone())),
             Outcome::DrainRefused(why) => Err(Refusal::Drain(why.clone())),
             Outcome::DrainStarted(new) => Ok(Reply::DrainStarted(new.clone())),
+            Outcome::Rebalanced(state) => Ok(Reply::Rebalanced(state.clone())),
+            Outcome::RebalanceRefused(why) => Err(Refusal::Rebalance(why.clone())),
             Outcome::Conflict(why) => Err(Refusal::Conflict(why.clone())),
             Outcome::Pinned(pin) => Ok(Reply::Pinned(pin.clone())),
             Outcome::Unpinned(pin) => Ok(Reply::Unpinned(pin.clone())),
@@ -344,6 +346,7 @@ impl Requests {
             | Request::EndDrain { .. }
             | Request::Import { .. }
             | Request::Pin { .. }
+            | Request::Rebalance { .. }
             | Request::Recover { .. }
             | Request::RecoverAll
             | Request::RevokeCredential { .. }

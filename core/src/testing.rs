@@ -214,6 +214,19 @@ pub(crate) fn metrics(free: i64) -> Vec<Metric> {
     ]
 }
 
+/// Builds the metric of a number of copies.
+pub(crate) fn copies_metric(count: usize, applied: Index) -> Metric {
+    let count = count as u64;
+    Metric {
+        name: COPIES.to_owned(),
+        value: copies_value(count, applied),
+        weight: i64::try_from(count).expect("a few"),
+        partitionable: false,
+        ttl: Duration::from_secs(30),
+        valid: true,
+    }
+}
+
 /// Nodes with immediate message delivery, prompt disks, and IPFS nodes where every operation succeeds.
 pub(crate) struct TestCluster {
     pub(crate) now: Now,
@@ -223,6 +236,10 @@ pub(crate) struct TestCluster {
     pub(crate) ahead: BTreeMap<PeerId, Duration>,
     /// Free space of a peer's IPFS node in bytes, by default 1 TiB; 0 makes the metric invalid.
     pub(crate) free: BTreeMap<PeerId, i64>,
+    /// Peers whose IPFS nodes have no room for any pin, whatever their free space.
+    pub(crate) full: std::collections::BTreeSet<PeerId>,
+    /// Group of a peer, by default the same one.
+    pub(crate) groups: BTreeMap<PeerId, String>,
     pub(crate) replies: BTreeMap<Ticket, Result<Reply, Refusal>>,
     /// Number of snapshots to lose on their way.
     pub(crate) lost_snapshots: usize,
@@ -231,6 +248,13 @@ pub(crate) struct TestCluster {
 }
 
 impl TestCluster {
+    fn copies(&self, at: &PeerId) -> Metric {
+        let (_, disk) = &self.nodes[at];
+        let count = disk.allocated(at, None, usize::MAX).len();
+        let applied = disk.recovered.as_ref().map_or(0, |meta| meta.applied.index);
+        copies_metric(count, applied)
+    }
+
     pub(crate) fn new(size: u8) -> Self {
         let now = Now {
             mono: Instant(1),
@@ -254,6 +278,8 @@ impl TestCluster {
             down,
             ahead: BTreeMap::new(),
             free: BTreeMap::new(),
+            full: std::collections::BTreeSet::new(),
+            groups: BTreeMap::new(),
             replies,
             lost_snapshots: 0,
             queue: VecDeque::new(),
@@ -363,6 +389,10 @@ impl TestCluster {
                 let free = self.free.get(at).copied().unwrap_or(1 << 40);
                 let mut metrics = metrics(free);
                 metrics[1].valid = free > 0;
+                if let Some(group) = self.groups.get(at) {
+                    metrics[2].value.clone_from(group);
+                }
+                metrics.push(self.copies(at));
                 self.queue.push_back(own(Event::Measured { metrics }));
             }
             Effect::Persist(batch) => {
@@ -387,9 +417,14 @@ impl TestCluster {
                 ));
             }
             Effect::SendSnapshot { to, message } => self.send_snapshot(at, to, message),
-            Effect::StartIpfs { op, .. } => {
-                self.queue
-                    .push_back(own(Event::IpfsFinished { op, outcome: Ok(()) }));
+            Effect::StartIpfs { op, action } => {
+                let is_pin = matches!(action, IpfsAction::Pin { .. });
+                let outcome = if is_pin && self.full.contains(at) {
+                    Err(IpfsError::Full("storage full".to_owned()))
+                } else {
+                    Ok(())
+                };
+                self.queue.push_back(own(Event::IpfsFinished { op, outcome }));
             }
         }
     }

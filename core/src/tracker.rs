@@ -35,6 +35,8 @@ pub(crate) enum Output {
     Cancel { op: OpId },
     /// Compare the pinned CIDs with the IPFS node's pins.
     Compare { op: OpId, cid: Option<Cid> },
+    /// Move a copy to another peer: this one has no room for it.
+    Outgrown { cid: Cid },
     /// Start an operation.
     Start { op: OpId, action: IpfsAction },
     /// Report to a client how many pins a comparison found missing.

@@ -22,6 +22,7 @@ mod promises;
 mod quorum;
 mod rates;
 mod reads;
+mod rebalance;
 mod received;
 mod releases;
 mod removed;

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use cluster_core::{
     Cid, Credential, CredentialId, Drain, MembersWish, Mode, PeerId, Pin, PinOptions, PinType, PinsetView,
-    Refusal, Replicas, Reply, Request, Scope, ScrubChange, Ticket, Timestamp,
+    RebalanceChange, RebalanceSettings, Refusal, Replicas, Reply, Request, Scope, ScrubChange, Ticket,
+    Timestamp,
 };
 use madsim::time::sleep;
 
@@ -146,6 +147,8 @@ impl Client {
             self.change_credentials(world).await;
         } else if self.options.op_drain > 0 && self.rng.chance(self.options.op_drain) {
             self.change_drains(world).await;
+        } else if self.options.op_rebalance > 0 && self.rng.chance(self.options.op_rebalance) {
+            self.change_rebalancing(world).await;
         } else if self.options.op_scrub > 0 && self.rng.chance(self.options.op_scrub) {
             self.change_scrub(world);
         } else if draw < unpin {
@@ -315,6 +318,24 @@ impl Client {
         };
         let patience = self.patience();
         ask(world, self.peer, request, patience).await;
+    }
+
+    /// Changes the settings of the rebalancing, or starts or ends a run.
+    async fn change_rebalancing(&mut self, world: &Shared) {
+        let change = match self.rng.below(5) {
+            0 | 1 => RebalanceChange::Settings(RebalanceSettings {
+                automatic: self.rng.chance(600),
+                threshold_percent: *self.rng.pick(&[0, 10, 50]),
+                moves_max: *self.rng.pick(&[1, 3, 256]),
+                moves_total_max: *self.rng.pick(&[2, 8, 512]),
+            }),
+            2 | 3 => RebalanceChange::Start {
+                since: Timestamp(World::now()),
+            },
+            _ => RebalanceChange::End { since: None },
+        };
+        let patience = self.patience();
+        ask(world, self.peer, Request::Rebalance { change }, patience).await;
     }
 
     /// Changes the scrub of a peer.
@@ -544,6 +565,7 @@ fn understood(reply: Result<Reply, Refusal>) -> Heard {
             | Reply::DrainStarted(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
+            | Reply::Rebalanced(_)
             | Reply::Recovered(_)
             | Reply::Synced(_)),
         ) => unreachable!("no answer to a write: {other:?}"),
@@ -573,6 +595,7 @@ fn note(world: &mut World, heard: &Heard) {
         Refusal::NotEnoughPeers { .. } => "refused: not enough peers",
         Refusal::NotFound => "refused: not found",
         Refusal::NotMember => "refused: not a member",
+        Refusal::Rebalance(_) => "refused: no rebalancing",
         Refusal::TooLarge(_) => "refused: too large",
         Refusal::Unknown => "refused: unknown",
         Refusal::Unreadable(_) => "refused: unreadable",

@@ -181,7 +181,17 @@ fn start(world: &Shared, me: usize, wires: &NodeHandle, effect: Effect) {
 async fn measure(world: Shared, me: usize) {
     sleep(Duration::from_millis(5)).await;
     let mut world = lock(&world);
-    let metrics = world.peers[me].ipfs.metrics();
+    let rebalances = world.options.op_rebalance > 0;
+    let peer = &world.peers[me];
+    let store = &peer.disk.written;
+    let copies = rebalances.then(|| {
+        let own = store
+            .pins
+            .values()
+            .filter(|pin| pin.allocations.contains(&peer.id));
+        (own.count() as u64, store.applied.index)
+    });
+    let metrics = peer.ipfs.metrics(copies);
     world.peers[me].post(Event::Measured { metrics });
 }
 
@@ -440,6 +450,7 @@ async fn operate(world: Shared, me: usize, op: OpId, (plan, generation): (ipfs::
             outcome = match &plan.end {
                 End::Done => Some(Ok(())),
                 End::Failed(text) => Some(Err(IpfsError::Failed(text.clone()))),
+                End::Full => Some(Err(IpfsError::Full("no space left on device".to_owned()))),
                 End::Hangs => None,
             };
         } else if outcome.is_none() {

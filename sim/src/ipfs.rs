@@ -6,7 +6,7 @@ mod compare;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cluster_core::{Cid, IpfsAction, Metric, Mode, OpId, PING};
+use cluster_core::{CAPACITY, COPIES, Cid, Index, IpfsAction, Metric, Mode, OpId, PING, copies_value};
 
 pub(crate) use self::compare::compare;
 use crate::options::Options;
@@ -29,6 +29,8 @@ pub(crate) enum End {
     Done,
     /// It is refused.
     Failed(String),
+    /// There is no room for it.
+    Full,
     /// It does not end.
     Hangs,
 }
@@ -117,7 +119,7 @@ impl Ipfs {
         } else if is_pin && (!available || self.rng.chance(self.hang)) {
             End::Hangs
         } else if is_pin && self.full {
-            End::Failed("no space left on device".to_owned())
+            End::Full
         } else if self.rng.chance(self.fail) {
             End::Failed("internal error".to_owned())
         } else {
@@ -245,8 +247,19 @@ impl Ipfs {
         self.compares_slowly = false;
     }
 
-    /// Returns the metrics that the peer measures.
-    pub(crate) fn metrics(&self) -> Vec<Metric> {
+    /// Returns the size of the repository at most, in bytes.
+    pub(crate) fn capacity(&self) -> u64 {
+        u64::try_from(self.free).unwrap_or(0)
+    }
+
+    /// Returns the group of the peer.
+    pub(crate) fn group(&self) -> &str {
+        &self.group
+    }
+
+    /// Returns the metrics that the peer measures; with a number of `copies`, and the log index that it
+    /// includes, also those that rebalancing needs.
+    pub(crate) fn metrics(&self, copies: Option<(u64, Index)>) -> Vec<Metric> {
         let free = self.free - (i64::try_from(self.pinned.len()).expect("a few") << 30);
         let metric = |name: &str, value: String, weight, partitionable, valid| Metric {
             name: name.to_owned(),
@@ -256,10 +269,16 @@ impl Ipfs {
             ttl: self.metrics_ttl,
             valid,
         };
-        vec![
+        let mut metrics = vec![
             metric(PING, String::new(), 0, false, true),
             metric("freespace", free.to_string(), free, false, self.up),
             metric("tag:group", self.group.clone(), 0, true, true),
-        ]
+        ];
+        if let Some((count, applied)) = copies {
+            let weight = i64::try_from(count).expect("a few");
+            metrics.push(metric(COPIES, copies_value(count, applied), weight, false, true));
+            metrics.push(metric(CAPACITY, self.free.to_string(), self.free, false, self.up));
+        }
+        metrics
     }
 }

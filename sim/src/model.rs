@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use cluster_core::{
     Cid, Command, Credential, CredentialId, Drain, Index, LogEntry, MembersWish, Mode, Payload, PeerId, Pin,
-    Policy, Precondition, Proposal, RaftId, decode,
+    Policy, Precondition, Proposal, RaftId, Rebalance, RebalanceChange, RebalanceRun, decode,
 };
 
 use crate::coverage::{Coverage, sometimes};
@@ -33,6 +33,7 @@ pub(crate) struct Model {
     seen: BTreeMap<RaftId, (u64, BTreeSet<u64>)>,
     credentials: BTreeMap<CredentialId, Credential>,
     drains: BTreeMap<PeerId, Drain>,
+    rebalance: Rebalance,
     /// The policy after each entry.
     policy_at: Vec<Arc<Policy>>,
     digest: u64,
@@ -87,6 +88,11 @@ impl Model {
         &self.drains
     }
 
+    /// Returns the settings of the rebalancing, and its run.
+    pub(crate) fn rebalance(&self) -> &Rebalance {
+        &self.rebalance
+    }
+
     /// Returns all states of a CID, in order.
     pub(crate) fn turns(&self, cid: &Cid) -> &[Turn] {
         self.turns.get(cid).map_or(&[], Vec::as_slice)
@@ -138,10 +144,39 @@ impl Model {
             None => Arc::new(Policy {
                 credentials: self.credentials.values().cloned().collect(),
                 drains: self.drains.values().cloned().collect(),
+                rebalance: self.rebalance.clone(),
             }),
         };
         self.policy_at.push(policy);
         effective
+    }
+
+    fn apply_rebalancing(&mut self, change: RebalanceChange, coverage: &mut Coverage) -> bool {
+        let Rebalance { settings, run } = &mut self.rebalance;
+        let known = run.as_ref().map(|run| run.since);
+        match change {
+            RebalanceChange::Settings(new) => {
+                sometimes!(coverage, new.automatic, "automatic rebalancing was switched on");
+                *settings = new;
+            }
+            RebalanceChange::Start { since } if known.is_none() => {
+                coverage.hit("a rebalancing was started");
+                let done = Vec::new();
+                *run = Some(RebalanceRun { since, done });
+            }
+            RebalanceChange::Done { peer, since } if known == Some(since) => {
+                let done = &mut run.as_mut().expect("is known").done;
+                done.push(peer);
+                done.sort();
+                done.dedup();
+            }
+            RebalanceChange::End { since } if known.is_some() && since.is_none_or(|it| known == Some(it)) => {
+                sometimes!(coverage, since.is_some(), "a rebalancing ended by itself");
+                *run = None;
+            }
+            RebalanceChange::Start { .. } | RebalanceChange::Done { .. } | RebalanceChange::End { .. } => {}
+        }
+        true
     }
 
     fn is_new(&mut self, proposal: &Proposal) -> bool {
@@ -183,6 +218,7 @@ impl Model {
                 sometimes!(coverage, was_drained, "a drain was ended");
                 was_drained
             }
+            Command::Rebalance { change } => self.apply_rebalancing(change, coverage),
             Command::RevokeCredential { id } => {
                 let is_there = self.credentials.remove(&id).is_some();
                 sometimes!(coverage, is_there, "a credential was revoked");
@@ -308,6 +344,7 @@ fn changes_policy(commands: &[Command]) -> bool {
             Command::CreateCredential { .. }
                 | Command::Drain { .. }
                 | Command::EndDrain { .. }
+                | Command::Rebalance { .. }
                 | Command::RevokeCredential { .. }
         )
     };

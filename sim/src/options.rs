@@ -134,6 +134,8 @@ pub struct Options {
     pub op_owner: u64,
     /// Rate of drains, and of their ends.
     pub op_drain: u64,
+    /// Rate of changes of the rebalancing; if it is 0, peers do not measure what it needs.
+    pub op_rebalance: u64,
     /// Rate of changes of the scrubs.
     pub op_scrub: u64,
     /// 1 if removed peers are added again.

@@ -22,6 +22,8 @@
 //! | `moved CID from WHO` | asserts that it is not allocated there any more |
 //! | `add WHO at WHO OUTCOME`, `remove …` | requests a change of the membership |
 //! | `drain WHO at WHO OUTCOME`, `undrain …` | requests a drain, two moves at once, or its end |
+//! | `rebalance at WHO OUTCOME` | requests a run of the rebalancing |
+//! | `balanced NUMBER` | asserts that no peer deviates by more from its share of the copies by capacity |
 //! | `wait member WHO`, `… voter WHO`, `… gone WHO` | waits until the newest membership says so |
 //! | `voters NUMBER` | asserts the number of voters |
 //! | `upgrade WHO` | restarts it with the new release; `set old=1000` starts all with the old one |

@@ -5,7 +5,7 @@ use crate::report::Report;
 use crate::run::run;
 
 /// Options that are made milder, and the value that is mildest.
-const MILDEST: [(&str, u64); 64] = [
+const MILDEST: [(&str, u64); 65] = [
     ("late", 0),
     ("foreign_every", 0),
     ("found_again", 0),
@@ -57,6 +57,7 @@ const MILDEST: [(&str, u64); 64] = [
     ("op_credentials", 0),
     ("op_owner", 0),
     ("op_drain", 0),
+    ("op_rebalance", 0),
     ("op_scrub", 0),
     ("ipfs_rot_every", 0),
     ("scrub_ms", 0),

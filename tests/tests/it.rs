@@ -50,6 +50,8 @@ mod pinning;
 mod pinning_service;
 #[path = "it/proxy.rs"]
 mod proxy;
+#[path = "it/rebalance.rs"]
+mod rebalance;
 #[path = "it/scale_down.rs"]
 mod scale_down;
 #[path = "it/security.rs"]

@@ -165,6 +165,31 @@ fn encoding_of_drains_is_stable() {
     assert_eq!(encode_for_version(POLICY_VERSION, &command), expected);
 }
 
+#[test]
+fn encoding_of_the_rebalancing_is_stable() {
+    let settings = RebalanceSettings {
+        automatic: true,
+        threshold_percent: 10,
+        moves_max: 300,
+        moves_total_max: 5,
+    };
+    let encoded = |change| encode_for_version(POLICY_VERSION, &Command::Rebalance { change });
+    let change = RebalanceChange::Settings(settings);
+    assert_eq!(encoded(change), [2, 10, 0, 1, 10, 0xac, 2, 5]);
+    let since = Timestamp(7);
+    assert_eq!(encoded(RebalanceChange::Start { since }), [2, 10, 1, 7]);
+    let peer = peer(7);
+    let mut expected = vec![2, 10, 2, 38];
+    expected.extend_from_slice(peer.as_bytes());
+    expected.push(7);
+    assert_eq!(encoded(RebalanceChange::Done { peer, since }), expected);
+    let end = Command::Rebalance {
+        change: RebalanceChange::End { since: Some(since) },
+    };
+    assert_eq!(encode_for_version(POLICY_VERSION, &end), [2, 10, 3, 1, 7]);
+    assert_eq!(end.min_version(), POLICY_VERSION);
+}
+
 proptest! {
     #[test]
     fn decoding_is_total(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..300)) {

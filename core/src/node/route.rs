@@ -165,8 +165,23 @@ impl Node {
                     Err(why) => outcome = Outcome::Conflict(why),
                 }
             }
-            if matches!(outcome, Outcome::DrainEnded(_) | Outcome::DrainStarted(_)) {
-                self.drainer.load(step.now, step.draft.policy().drains);
+            match &outcome {
+                Outcome::DrainEnded(_) | Outcome::DrainStarted(_) => {
+                    self.drainer.load(step.now, step.draft.policy().drains);
+                }
+                Outcome::Rebalanced(state) => self.rebalancer.load(step.now, state.clone()),
+                Outcome::Admitted
+                | Outcome::Conflict(_)
+                | Outcome::CredentialCreated(_)
+                | Outcome::CredentialRefused(_)
+                | Outcome::CredentialRevoked(_)
+                | Outcome::DrainRefused(_)
+                | Outcome::NotFound
+                | Outcome::Pinned(_)
+                | Outcome::RebalanceRefused(_)
+                | Outcome::Recorded(_)
+                | Outcome::Stale
+                | Outcome::Unpinned(_) => {}
             }
             self.requests.applied(origin, id, &outcome, &mut step.requests);
             if let Some(cid) = touched {
@@ -258,9 +273,13 @@ impl Node {
         }
     }
 
-    pub(super) fn route_tracker<V>(&self, step: &mut Step<'_, V>) {
+    pub(super) fn route_tracker<V: PinsetView>(&mut self, step: &mut Step<'_, V>) {
         for output in std::mem::take(&mut step.tracker) {
             step.effects.push(match output {
+                tracker::Output::Outgrown { cid } => {
+                    self.outgrown(step, &cid);
+                    continue;
+                }
                 tracker::Output::Ask { to, copies } => Effect::Send {
                     to,
                     envelope: self.envelope(Message::AskCopies(copies)),
@@ -308,6 +327,7 @@ fn needs_candidates(request: &Request) -> bool {
         | Request::CreateCredential { .. }
         | Request::Drain { .. }
         | Request::EndDrain { .. }
+        | Request::Rebalance { .. }
         | Request::Recover { .. }
         | Request::RecoverAll
         | Request::RemovePeer { .. }

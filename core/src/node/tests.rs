@@ -10,8 +10,10 @@ mod harness;
 mod limits;
 mod lost_data;
 mod membership;
+mod outgrown;
 mod owners;
 mod promises;
+mod rebalance;
 mod removed_peer;
 mod rescue;
 mod sole_voter;
@@ -20,7 +22,7 @@ mod versions;
 
 use std::time::Duration;
 
-use crate::testing::{TestCluster, cid, options, peer};
+use crate::testing::{Disk, TestCluster, cid, options, peer};
 use crate::*;
 
 const SECOND: Duration = Duration::from_secs(1);

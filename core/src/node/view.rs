@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 
 use super::Node;
+use crate::balance::Balance;
 use crate::drain::Drain;
 use crate::drainer::Blocked;
 use crate::ids::{Cid, Incarnation, Index, PeerId, Term};
 use crate::members::Members;
 use crate::membership::Membership;
 use crate::monitor::{Alert, Received};
+use crate::rebalance::Rebalance;
+use crate::rebalancer::RebalanceProgress;
 use crate::snapshot::Applied;
 use crate::time::Now;
 
@@ -149,6 +152,21 @@ impl<'a> View<'a> {
     /// Returns the pins of this peer that its drain could not move.
     pub fn blocked(self) -> &'a Blocked {
         self.node.drainer.blocked()
+    }
+
+    /// Returns the settings of the rebalancing, and the run that was asked for.
+    pub fn rebalance(self) -> &'a Rebalance {
+        self.node.rebalancer.state()
+    }
+
+    /// Returns the progress of this peer's rebalancing.
+    pub fn rebalance_progress(self) -> &'a RebalanceProgress {
+        self.node.rebalancer.progress()
+    }
+
+    /// Returns the copies of the live peers that are not drained, and how many each should hold.
+    pub fn balance(self, now: Now) -> Balance {
+        Balance::new(self.node.peers(now).loads)
     }
 
     /// Returns the numbers of dropped messages.

@@ -14,6 +14,7 @@ struct Model {
     pins: BTreeMap<Cid, Pin>,
     credentials: BTreeMap<CredentialId, Credential>,
     drains: BTreeMap<PeerId, Drain>,
+    rebalance: Rebalance,
     applied: BTreeSet<ProposalId>,
 }
 
@@ -85,11 +86,37 @@ impl Model {
                 Some(_) => Outcome::Unpinned(self.pins.remove(&cid).expect("is there")),
             },
             Command::Release { cid, owner } => self.release(index, &cid, &owner),
+            Command::Rebalance { change } => self.rebalance(change),
         })
     }
 }
 
 impl Model {
+    fn rebalance(&mut self, change: RebalanceChange) -> Outcome {
+        let Rebalance { settings, run } = &mut self.rebalance;
+        match (change, run.as_mut()) {
+            (RebalanceChange::Settings(new), _) => *settings = new,
+            (RebalanceChange::Start { since }, None) => {
+                let done = Vec::new();
+                *run = Some(RebalanceRun { since, done });
+            }
+            (RebalanceChange::Done { peer, since }, Some(known)) if known.since == since => {
+                let done: BTreeSet<PeerId> = known.done.drain(..).chain([peer]).collect();
+                known.done = done.into_iter().collect();
+            }
+            (RebalanceChange::End { since: None }, None) => {
+                return Outcome::RebalanceRefused(NotRebalancing);
+            }
+            (RebalanceChange::End { since }, Some(known))
+                if since.is_none_or(|since| since == known.since) =>
+            {
+                *run = None;
+            }
+            _ => {}
+        }
+        Outcome::Rebalanced(self.rebalance.clone())
+    }
+
     /// Pins of this test differ in their owners only.
     fn release(&mut self, index: Index, cid: &Cid, owner: &str) -> Outcome {
         let key = owner_key(owner);
@@ -176,8 +203,24 @@ fn commands() -> impl Strategy<Value = Command> {
         },
     });
     let end = (1_u8..4).prop_map(|number| Command::EndDrain { peer: peer(number) });
+    let since = || (1_u64..3).prop_map(Timestamp);
+    let rebalance = prop_oneof![
+        any::<bool>().prop_map(|automatic| {
+            RebalanceChange::Settings(RebalanceSettings {
+                automatic,
+                ..RebalanceSettings::default()
+            })
+        }),
+        since().prop_map(|since| RebalanceChange::Start { since }),
+        (1_u8..4, since()).prop_map(|(number, since)| RebalanceChange::Done {
+            peer: peer(number),
+            since,
+        }),
+        proptest::option::of(since()).prop_map(|since| RebalanceChange::End { since }),
+    ];
+    let rebalance = rebalance.prop_map(|change| Command::Rebalance { change });
     let of_pins = prop_oneof![3 => pin, 2 => unpin, 2 => release, 1 => reallocate];
-    prop_oneof![8 => of_pins, 1 => create, 1 => revoke, 1 => drain, 1 => end]
+    prop_oneof![8 => of_pins, 1 => create, 1 => revoke, 1 => drain, 1 => end, 1 => rebalance]
 }
 
 fn proposals() -> impl Strategy<Value = Proposal> {

@@ -294,9 +294,40 @@ fn drain() -> impl Strategy<Value = Drain> {
     })
 }
 
+fn rebalance_settings() -> impl Strategy<Value = RebalanceSettings> {
+    let fields = (any::<bool>(), any::<u32>(), any::<u32>(), any::<u32>());
+    fields.prop_map(
+        |(automatic, threshold_percent, moves_max, moves_total_max)| RebalanceSettings {
+            automatic,
+            threshold_percent,
+            moves_max,
+            moves_total_max,
+        },
+    )
+}
+
+fn rebalance() -> impl Strategy<Value = Rebalance> {
+    let run = (timestamp(), vec(any_peer(), 0..FEW)).prop_map(|(since, done)| RebalanceRun { since, done });
+    (rebalance_settings(), option::of(run)).prop_map(|(settings, run)| Rebalance { settings, run })
+}
+
+fn rebalance_change() -> impl Strategy<Value = RebalanceChange> {
+    each!(RebalanceChange {
+        Settings => rebalance_settings().prop_map(RebalanceChange::Settings),
+        Start => timestamp().prop_map(|since| RebalanceChange::Start { since }),
+        Done => (any_peer(), timestamp())
+            .prop_map(|(peer, since)| RebalanceChange::Done { peer, since }),
+        End => option::of(timestamp()).prop_map(|since| RebalanceChange::End { since }),
+    })
+}
+
 pub(crate) fn policy() -> impl Strategy<Value = Policy> {
-    (vec(credential(), 0..FEW), vec(drain(), 0..FEW))
-        .prop_map(|(credentials, drains)| Policy { credentials, drains })
+    let fields = (vec(credential(), 0..FEW), vec(drain(), 0..FEW), rebalance());
+    fields.prop_map(|(credentials, drains, rebalance)| Policy {
+        credentials,
+        drains,
+        rebalance,
+    })
 }
 
 fn command() -> impl Strategy<Value = Command> {
@@ -318,6 +349,7 @@ fn command() -> impl Strategy<Value = Command> {
             .prop_map(|credential| Command::CreateCredential { credential }),
         Drain => drain().prop_map(|drain| Command::Drain { drain }),
         EndDrain => any_peer().prop_map(|peer| Command::EndDrain { peer }),
+        Rebalance => rebalance_change().prop_map(|change| Command::Rebalance { change }),
         RevokeCredential => any::<u64>()
             .prop_map(|id| Command::RevokeCredential { id: CredentialId(id) }),
         Release => (any_cid(), text()).prop_map(|(cid, owner)| Command::Release { cid, owner }),

@@ -18,6 +18,10 @@ use crate::view::PinsetView;
 /// starts to arrive within this time; unavailable content must not block it.
 const FIRST_STALL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Attempts to pin that must find the node full before the copy moves to another peer: garbage may be
+/// collected meanwhile.
+const FULL_ATTEMPTS: u32 = 2;
+
 /// Maximum length of an error text that is kept, in bytes.
 const ERROR_MAX: usize = 1024;
 
@@ -157,8 +161,8 @@ impl Tracker {
         &mut self,
         now: Now,
         draft: &mut Draft<'_, V>,
-        op: OpId,
-        outcome: Result<(), IpfsError>,
+        (op, outcome): (OpId, Result<(), IpfsError>),
+        out: &mut Vec<Output>,
     ) {
         let Some(running) = self.operations.finish(op) else {
             return;
@@ -181,7 +185,14 @@ impl Tracker {
             Err(_) if planted!(UnpinFailureIsSuccess) && !wants_pin => {
                 self.succeeded(now, draft, &running, local);
             }
-            Err(error) => self.failed(now, draft, &running.cid, local, error_text(error)),
+            Err(error) => {
+                let is_full = matches!(error, IpfsError::Full(_)) && wants_pin;
+                if is_full && local.attempts + 1 >= FULL_ATTEMPTS {
+                    let cid = running.cid.clone();
+                    out.push(Output::Outgrown { cid });
+                }
+                self.failed(now, draft, &running.cid, local, error_text(error));
+            }
         }
     }
 
@@ -386,7 +397,7 @@ impl Tracker {
 pub(super) fn error_text(error: IpfsError) -> String {
     match error {
         IpfsError::Cancelled => "cancelled by the IPFS node".to_owned(),
-        IpfsError::Failed(text) => text,
+        IpfsError::Failed(text) | IpfsError::Full(text) => text,
     }
 }
 

@@ -99,6 +99,7 @@ impl Tracker {
                 | Command::Members(_)
                 | Command::Pin { .. }
                 | Command::Reallocate { .. }
+                | Command::Rebalance { .. }
                 | Command::Release { .. }
                 | Command::RevokeCredential { .. }
                 | Command::Unpin { .. } => continue,

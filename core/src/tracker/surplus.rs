@@ -10,15 +10,18 @@ use crate::ids::{Cid, Index, PeerId};
 use crate::local::{Lane, Local, Phase, QueueKey};
 use crate::pin::{Mode, Pin, Replicas};
 use crate::planted::{planted, scaled};
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, Timestamp};
 use crate::view::PinsetView;
 use crate::wire::{COPIES_MAX, CopyOf};
 
 /// Maximum number of copies that wait for confirmation; the others stay in the queue.
 const ASKED_MAX: usize = COPIES_MAX;
 
-/// Time after which unconfirmed copies are asked about again, as their content may take long to arrive.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+/// Shortest time after which an unconfirmed copy is asked about again: small content has arrived by then.
+const CONFIRM_MIN: Duration = Duration::from_millis(250);
+
+/// Longest time after which an unconfirmed copy is asked about again: its content may take long to arrive.
+const CONFIRM_MAX: Duration = Duration::from_secs(5);
 
 /// A copy that waits for confirmation.
 #[derive(Debug, Clone)]
@@ -57,8 +60,15 @@ impl Surplus {
         self.asked.remove(cid).map(|asked| asked.key)
     }
 
-    /// Waits for confirmations of a copy: of all new holders that are alive, and at least the minimum.
-    fn ask(&mut self, now: Now, key: QueueKey, pin: Pin, is_alive: impl Fn(&PeerId) -> bool) {
+    /// Waits for confirmations of a copy that is surplus since `since`: of all new holders that are alive,
+    /// and at least the minimum.
+    fn ask(
+        &mut self,
+        now: Now,
+        (key, since): (QueueKey, Timestamp),
+        pin: Pin,
+        is_alive: impl Fn(&PeerId) -> bool,
+    ) {
         let living = pin.allocations.iter().filter(|peer| is_alive(peer)).count();
         let least = match pin.options.replicas {
             Replicas::Everywhere => 1,
@@ -73,7 +83,7 @@ impl Surplus {
             },
             allocations: pin.allocations,
             held: BTreeSet::new(),
-            ask_again_at: now.mono + CONFIRM_TIMEOUT,
+            ask_again_at: now.mono + confirm_pause(now, since),
             key,
         };
         self.asked.insert(pin.cid, asked);
@@ -109,6 +119,13 @@ impl Surplus {
     }
 }
 
+/// Returns the pause before a copy that is surplus since `since` is asked about again: as long as it has been
+/// surplus, within the limits.
+fn confirm_pause(now: Now, since: Timestamp) -> Duration {
+    let age = Duration::from_nanos(now.wall.0.saturating_sub(since.0));
+    age.clamp(CONFIRM_MIN, CONFIRM_MAX)
+}
+
 impl Tracker {
     /// Returns whether this peer holds a copy of this version.
     pub(crate) fn holds<V: PinsetView>(&self, draft: &Draft<'_, V>, copy: &CopyOf) -> bool {
@@ -139,21 +156,20 @@ impl Tracker {
             let Some(key) = self.queue_heads.pop_surplus(now) else {
                 break;
             };
-            let is_queued = draft
-                .local(&key.cid)
-                .is_some_and(|local| local.queued.as_ref() == Some(&key));
+            let local = draft.local(&key.cid);
+            let local = local.filter(|local| local.queued.as_ref() == Some(&key));
             // Reconciliation will correct a difference between queue and pinset.
-            let pin = draft
-                .pin(&key.cid)
-                .filter(|pin| is_queued && !pin.is_allocated_to(&self.me));
-            let Some(pin) = pin else { continue };
+            let pin = draft.pin(&key.cid).filter(|pin| !pin.is_allocated_to(&self.me));
+            let (Some(local), Some(pin)) = (local, pin) else {
+                continue;
+            };
             for peer in &pin.allocations {
                 questions.entry(peer.clone()).or_default().push(CopyOf {
                     cid: key.cid.clone(),
                     version: pin.version,
                 });
             }
-            self.surplus.ask(now, key, pin, &is_alive);
+            self.surplus.ask(now, (key, local.since), pin, &is_alive);
         }
         out.extend(
             questions
@@ -194,7 +210,7 @@ impl Tracker {
             let Some(local) = draft.local(&cid) else { continue };
             let key = QueueKey {
                 lane: Lane::Surplus,
-                at: (now.wall + CONFIRM_TIMEOUT).0,
+                at: (now.wall + confirm_pause(now, local.since)).0,
                 cid: cid.clone(),
             };
             self.queue_heads.put(draft, &cid, Some(local.clone()), local, key);

@@ -203,6 +203,61 @@ pub(crate) enum Peers {
     /// Move the pins of a peer to others, so that it can be removed without losing a copy
     #[command(long_about = DRAIN, after_help = DRAIN_EXAMPLES)]
     Drain(Drain),
+    /// Even out the copies among the peers, and repair the spread over zones
+    #[command(long_about = REBALANCE, after_help = REBALANCE_EXAMPLES)]
+    Rebalance(Rebalance),
+}
+
+const REBALANCE: &str = "\
+Evens out the copies among the live peers: each is to hold its share by the capacity of its repository. \
+Copies above the share of their peer move to peers below theirs, the fewest that are needed. A copy that \
+shares a zone (the tag that pins are allocated by) with another copy moves to a zone without one. Each copy \
+leaves only when all other holders that are alive have confirmed theirs. Copies stay where a pin prefers them \
+(--allocations), and pins that every peer holds do not move.
+
+A run ends by itself once each live peer has passed over its pins. With --automatic true, copies also move \
+whenever a peer deviates from its share by more than the threshold, for instance when a peer was added. The \
+settings are part of the state of the cluster, and hold until they are changed.";
+
+const REBALANCE_EXAMPLES: &str = "\
+Examples:
+  ipfs-cluster-ctl peers rebalance --dry-run          show each peer's copies and share, and the moves needed
+  ipfs-cluster-ctl peers rebalance --wait             rebalance once, with progress
+  ipfs-cluster-ctl peers rebalance --stop             end the run; moved copies stay
+  ipfs-cluster-ctl peers rebalance --automatic true   rebalance whenever it is needed";
+
+/// Arguments of `peers rebalance`.
+#[derive(Debug, Args)]
+pub(crate) struct Rebalance {
+    /// Only show what would move, and the progress of what does
+    #[arg(long, visible_alias = "status", conflicts_with_all = ["stop", "wait", "settings"])]
+    pub(crate) dry_run: bool,
+    /// End the run that is under way
+    #[arg(long, conflicts_with_all = ["wait", "settings"])]
+    pub(crate) stop: bool,
+    /// Wait, with progress, until the run has ended
+    #[arg(long, short = 'w', conflicts_with = "settings")]
+    pub(crate) wait: bool,
+    #[command(flatten)]
+    pub(crate) settings: RebalanceSettings,
+}
+
+/// Settings of `peers rebalance`. With one of them, no run is started.
+#[derive(Debug, Args)]
+#[group(id = "settings", multiple = true)]
+pub(crate) struct RebalanceSettings {
+    /// Rebalance whenever a peer deviates from its share by more than the threshold
+    #[arg(long, value_name = "BOOL")]
+    pub(crate) automatic: Option<bool>,
+    /// Deviation that starts automatic rebalancing, in percent of the share, 0 to 1000; 10 by default
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) threshold: Option<u32>,
+    /// Maximum number of copies of a peer that wait for their replacements at once, 1 to 4096; 64 by default
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) moves: Option<u32>,
+    /// The same for all peers together, divided equally; 512 by default
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) total_moves: Option<u32>,
 }
 
 const DRAIN: &str = "\

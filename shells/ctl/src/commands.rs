@@ -4,6 +4,7 @@ mod add;
 mod auth;
 mod drain;
 mod pin;
+mod rebalance;
 
 use crate::args::{Cli, Command, Events, Global, Health, Ipfs, OneOrAll, Peers, Pin, Scrub, Status};
 use crate::failure::{Failure, print_stderr};
@@ -61,6 +62,7 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<(), Failure
         }
         Command::Peers(Peers::Rm { peer }) => Ok(client.peer_rm(&validate::peer(&peer)?).await?),
         Command::Peers(Peers::Drain(wanted)) => drain::drain(client, output, &wanted).await,
+        Command::Peers(Peers::Rebalance(wanted)) => rebalance::rebalance(client, output, &wanted).await,
         Command::Add(arguments) => add::add(client, output, &arguments).await,
         Command::Pin(command) => pin::pin(client, output, command).await,
         Command::Status(arguments) => status(client, output, &arguments).await,

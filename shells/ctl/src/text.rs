@@ -5,7 +5,7 @@ use cluster_api::terminal::{self, Escaping};
 use cluster_api::{
     AddedOutput, Alert, BandwidthByProtocol, Caller, Credential, CredentialCreated, CredentialUsage, Drain,
     Event, GlobalPinInfo, GlobalRepoGc, GlobalScrub, GoDuration, HealthSummary, Id, Metric, Pin, PinMode,
-    Problem, Scrub, ScrubCycle, Time, Transfer, Version,
+    Problem, Rebalance, Scrub, ScrubCycle, Time, Transfer, Version,
 };
 use std::fmt::{self, Write};
 
@@ -150,6 +150,58 @@ impl Text for Drain {
             format!(" | {}", self.peername)
         };
         line!(out, "{}{name} | {}", self.peer, progress(self));
+    }
+}
+
+/// Describes the progress of the rebalancing in one line.
+pub(crate) fn rebalance_progress(state: &Rebalance) -> String {
+    let moving = state.peers.iter().filter(|peer| peer.is_moving).count();
+    let waiting: u64 = state.peers.iter().map(|peer| peer.copies_waiting).sum();
+    let moves = state.moves;
+    let run = match (state.running_since, moving) {
+        (Some(_), _) => format!(
+            "running, {} of {} peers are done",
+            state.done.len(),
+            state.peers.len()
+        ),
+        (None, 0) => "idle".to_owned(),
+        (None, moving) => format!("{moving} peers move copies"),
+    };
+    terminal::line(format!(
+        "{run}: {moves} moves would even out the copies, {waiting} copies wait for their replacements"
+    ))
+}
+
+impl Text for Rebalance {
+    fn text(&self, out: &mut Lines, _: Time) {
+        line!(out, "{}", rebalance_progress(self));
+        let how = if self.automatic { "on" } else { "off" };
+        line!(
+            out,
+            "automatic: {how} | threshold: {} % | moves: {} of a peer, {} in total",
+            self.threshold_percent,
+            self.moves_max,
+            self.moves_total_max
+        );
+        for peer in &self.peers {
+            let capacity = peer
+                .capacity_bytes
+                .map_or_else(|| "unknown".to_owned(), human::bytes);
+            let state = match (peer.error.is_empty(), peer.is_moving, peer.takes_pins) {
+                (false, ..) => format!(" | does not answer: {}", peer.error),
+                (true, true, _) => format!(" | moved {} of {}", peer.moved, peer.planned),
+                (true, false, false) => " | takes no pins".to_owned(),
+                (true, false, true) => String::new(),
+            };
+            line!(
+                out,
+                "{} | {} | {} copies, its share is {} | capacity {capacity}{state}",
+                peer.peer,
+                peer.peername,
+                peer.copies,
+                peer.target
+            );
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 //! uses the store, the network and the IPFS node together.
 
 mod compare;
+mod copy_count;
 mod delays;
 mod failure_log;
 mod fullness;
@@ -463,6 +464,7 @@ fn note_reply(reply: &Result<Reply, Refusal>, start: std::time::Instant) {
             | Reply::CredentialRevoked(_)
             | Reply::DrainEnded(_)
             | Reply::DrainStarted(_)
+            | Reply::Rebalanced(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
             | Reply::Recovered(_)
@@ -477,6 +479,7 @@ fn note_reply(reply: &Result<Reply, Refusal>, start: std::time::Instant) {
         Err(Refusal::NotEnoughPeers { .. }) => "not_enough_peers",
         Err(Refusal::NotFound) => "not_found",
         Err(Refusal::NotMember) => "not_member",
+        Err(Refusal::Rebalance(_)) => "rebalance",
         Err(Refusal::TooLarge(_)) => "too_large",
         Err(Refusal::Unknown) => "unknown",
         Err(Refusal::Unreadable(_)) => "unreadable",

@@ -24,6 +24,7 @@ mod pin_query;
 mod pinning_service;
 mod pins;
 mod proxy;
+mod rebalance;
 mod refusals;
 mod rest;
 mod routes;

@@ -296,6 +296,7 @@ impl RequestSpan {
             | Request::CreateCredential { .. }
             | Request::Drain { .. }
             | Request::EndDrain { .. }
+            | Request::Rebalance { .. }
             | Request::RecoverAll
             | Request::RemovePeer { .. }
             | Request::RevokeCredential { .. }

@@ -19,6 +19,7 @@ pub(super) fn of_command(step: &Step<'_>, command: &Command, found: &mut Finding
         | Command::Drain { .. }
         | Command::EndDrain { .. }
         | Command::Members(_)
+        | Command::Rebalance { .. }
         | Command::Release { .. }
         | Command::RevokeCredential { .. }
         | Command::Unpin { .. } => {}

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use cluster_core::{
-    Cid, CredentialId, Drain, DrainError, Effect, Event, Identity, POLICY_VERSION, PeerId, Phase, Pin,
-    PinOptions, Refusal, Replicas, Reply, Request, StoreOp, Ticket,
+    Cid, CredentialId, Drain, DrainError, Effect, Event, Identity, NotRebalancing, POLICY_VERSION, PeerId,
+    Phase, Pin, PinOptions, RebalanceChange, Refusal, Replicas, Reply, Request, StoreOp, Ticket,
 };
 
 use super::received::{Heard, Process, member};
@@ -123,6 +123,7 @@ impl Answers {
             (Request::CreateCredential { .. }, Reply::CredentialCreated(_))
             | (Request::Drain { .. }, Reply::DrainStarted(_))
             | (Request::EndDrain { .. }, Reply::DrainEnded(_))
+            | (Request::Rebalance { .. }, Reply::Rebalanced(_))
             | (Request::RevokeCredential { .. }, Reply::CredentialRevoked(_)) => {
                 of_policy(step, request, reply, found);
             }
@@ -248,6 +249,7 @@ impl Answers {
             Refusal::Unreadable(_) => step.peer().disk.written.members.version < POLICY_VERSION,
             Refusal::Credential(_)
             | Refusal::Drain(_)
+            | Refusal::Rebalance(_)
             | Refusal::NotFound
             | Refusal::Unknown
             | Refusal::Conflict(_)
@@ -267,7 +269,7 @@ impl Answers {
 fn is_possible(request: &Request, refusal: &Refusal) -> bool {
     let of_policy = matches!(
         refusal,
-        Refusal::Credential(_) | Refusal::Drain(_) | Refusal::Unreadable(_)
+        Refusal::Credential(_) | Refusal::Drain(_) | Refusal::Rebalance(_) | Refusal::Unreadable(_)
     );
     match request {
         Request::CreateCredential { .. } | Request::RevokeCredential { .. } => !matches!(
@@ -277,11 +279,16 @@ fn is_possible(request: &Request, refusal: &Refusal) -> bool {
                 | Refusal::NotEnoughPeers { .. }
                 | Refusal::NotFound
         ),
-        Request::Drain { .. } | Request::EndDrain { .. } => {
+        Request::Drain { .. } | Request::EndDrain { .. } | Request::Rebalance { .. } => {
             let unknown = matches!(refusal, Refusal::Unreadable(_) | Refusal::Unknown | Refusal::Busy);
             let nobody = matches!(refusal, Refusal::NoLeader | Refusal::NotMember);
             let is_end = matches!(request, Request::EndDrain { .. });
-            unknown || nobody || is_end && *refusal == Refusal::Drain(DrainError::Missing)
+            let end = RebalanceChange::End { since: None };
+            let is_other_end = *request == Request::Rebalance { change: end };
+            unknown
+                || nobody
+                || is_end && *refusal == Refusal::Drain(DrainError::Missing)
+                || is_other_end && *refusal == Refusal::Rebalance(NotRebalancing)
         }
         Request::Unpin { owner: Some(_), .. } if matches!(refusal, Refusal::Unreadable(_)) => true,
         _ if of_policy => false,
@@ -320,6 +327,16 @@ fn of_policy(step: &Step<'_>, request: &Request, reply: &Reply, found: &mut Find
         (Request::EndDrain { peer }, Reply::DrainEnded(ended)) => {
             let is_gone = drains(step).all(|known| known.peer != *peer) || changes_policy(step);
             ended.peer == *peer && is_gone
+        }
+        (Request::Rebalance { change }, Reply::Rebalanced(state)) => {
+            let is_stored = step.peer().disk.written.policy.rebalance == *state || changes_policy(step);
+            let is_so = match change {
+                RebalanceChange::Settings(settings) => state.settings == *settings,
+                RebalanceChange::Start { .. } => state.run.is_some(),
+                RebalanceChange::End { .. } => state.run.is_none(),
+                RebalanceChange::Done { .. } => false,
+            };
+            is_stored && is_so
         }
         _ => false,
     };

@@ -48,7 +48,10 @@ pub(crate) fn pending(world: &World) -> Option<String> {
     if let Some(pin) = expired(world, leader) {
         return Some(format!("removal of what is expired: {pin:?}"));
     }
-    if let Some(text) = repair(world).or_else(|| drains(world)) {
+    if let Some(text) = repair(world)
+        .or_else(|| drains(world))
+        .or_else(|| rebalancing(world))
+    {
         return Some(text);
     }
     well().find_map(|number| scrubbing(world, number).or_else(|| tracking(world, number)))
@@ -193,6 +196,76 @@ fn drains(world: &World) -> Option<String> {
         }
     }
     None
+}
+
+/// Describes a part of the rebalancing that has not ended, or a pin that should have moved to another zone.
+fn rebalancing(world: &World) -> Option<String> {
+    let state = world.checks.model().rebalance();
+    let well = || (0..world.peers.len()).filter(|number| world.is_well(*number));
+    let count = u32::try_from(well().count()).unwrap_or(1);
+    let most = (state.settings.moves_total_max / count.max(1)).min(state.settings.moves_max);
+    let is_stuck = |number: usize| {
+        // Copies that nobody else can get may use up the limit.
+        let waiting = world.peers[number].disk.written.queued(Lane::Surplus);
+        let stuck = waiting.filter(|key| must_stay(world, number, &key.cid)).count();
+        stuck >= most.max(1) as usize
+    };
+    let is_passing = |number: &usize| {
+        let node = world.peers[*number].node.as_ref();
+        // A pass that can move nothing is repeated.
+        node.is_some_and(|node| {
+            let progress = node.view().rebalance_progress();
+            progress.is_passing && progress.moved > 0
+        })
+    };
+    if let Some(number) = well().find(|number| is_passing(number) && !is_stuck(*number)) {
+        let waiting = world.peers[number].disk.written.queued(Lane::Surplus).count();
+        let progress = world.peers[number]
+            .node
+            .as_ref()
+            .map(|node| node.view().rebalance_progress());
+        return Some(format!(
+            "the rebalancing of {}: {progress:?}, {waiting} copies wait, {most} moves of each are allowed",
+            name(number)
+        ));
+    }
+    if state.run.is_some() && !well().any(is_stuck) {
+        return Some(format!("the end of {:?}", state.run));
+    }
+    if !state.settings.automatic {
+        return None;
+    }
+    let pins = world.checks.model().pins().values();
+    pins.into_iter().find_map(|pin| unzoned(world, pin, is_stuck))
+}
+
+/// Describes a pin with copies in one zone, one of which a peer could give to a zone without.
+fn unzoned(world: &World, pin: &Pin, is_stuck: impl Fn(usize) -> bool) -> Option<String> {
+    let drains = world.checks.model().drains();
+    let number = |id: &PeerId| {
+        let at = world.peers.iter().position(|peer| peer.id == *id)?;
+        (world.is_well(at) && !drains.contains_key(id)).then_some(at)
+    };
+    let holders: Option<Vec<usize>> = pin.allocations.iter().map(number).collect();
+    let holders = holders.filter(|_| matches!(pin.options.replicas, Replicas::Range { .. }))?;
+    let zone = |at: usize| world.peers[at].ipfs.group();
+    let is_free = |at: &usize| {
+        let id = &world.peers[*at].id;
+        let is_member = world.members().raft_id(id).is_some();
+        is_member && number(id).is_some() && !holders.contains(at)
+    };
+    let other = (0..world.peers.len())
+        .filter(is_free)
+        .any(|at| holders.iter().all(|holder| zone(*holder) != zone(at)));
+    let gives = |at: &&usize| {
+        let peer = &world.peers[**at];
+        let local = peer.disk.written.locals.get(&pin.cid);
+        let shares = holders.iter().filter(|other| zone(**other) == zone(**at)).count() > 1;
+        let is_held = local.is_some_and(|local| local.phase == Phase::Pinned);
+        shares && is_held && !pin.options.user_allocations.contains(&peer.id) && !is_stuck(**at)
+    };
+    let giver = holders.iter().find(gives).filter(|_| other)?;
+    Some(format!("{} to give {pin:?} to another zone", name(*giver)))
 }
 
 /// Compares what a peer's IPFS node holds with what it should hold.

@@ -60,15 +60,14 @@ impl Decisions {
             heard: heard.of(step.me),
             rules: self,
         };
-        let (mut by_itself, mut drained) = (0, 0);
+        let (mut by_itself, mut own) = (0, 0);
         for proposal in &fresh {
-            if moment.of_drain(&proposal.command, found) {
-                drained += 1;
-            } else {
-                by_itself += usize::from(moment.of_proposal(&proposal.command, found));
+            match moment.of_own_move(&proposal.command, found) {
+                Some(moves) => own += moves,
+                None => by_itself += usize::from(moment.of_proposal(&proposal.command, found)),
             }
         }
-        moment.of_moves(drained, found);
+        moment.of_moves(own, found);
         found.require(by_itself <= 2 * self.chunk, "pace", || {
             format!("moves or removes {by_itself} pins at once")
         });
@@ -143,13 +142,11 @@ impl Moment<'_> {
                 false
             }
             Command::EndDrain { peer } => {
-                // The leader ends the drains of former members.
-                let members = &self.step.peer().disk.written.members;
-                let leads = self.heard.leads_since.iter().any(Option::is_some);
-                let is_member = member(members, peer).is_some() && self.heard.before.contains_key(peer);
-                if is_member || !leads {
-                    self.of_policy(&Request::EndDrain { peer: peer.clone() }, found);
-                }
+                self.of_end_of_drain(peer, found);
+                false
+            }
+            Command::Rebalance { change } => {
+                self.of_rebalancing(change, found);
                 false
             }
             Command::Pin { pin, precondition } => {
@@ -183,14 +180,24 @@ impl Moment<'_> {
         }
     }
 
-    fn of_policy(&self, asked: &Request, found: &mut Findings<'_>) {
+    /// Checks the end of a drain: the leader ends those of former members.
+    fn of_end_of_drain(&self, peer: &PeerId, found: &mut Findings<'_>) {
+        let members = &self.step.peer().disk.written.members;
+        let leads = self.heard.leads_since.iter().any(Option::is_some);
+        let is_member = member(members, peer).is_some() && self.heard.before.contains_key(peer);
+        if is_member || !leads {
+            self.of_policy(&Request::EndDrain { peer: peer.clone() }, found);
+        }
+    }
+
+    pub(super) fn of_policy(&self, asked: &Request, found: &mut Findings<'_>) {
         let is_asked = self.requests().any(|request| request == asked);
         found.require(is_asked, "unasked", || {
             format!("proposes what nobody asked for: {asked:?}")
         });
     }
 
-    fn leads(&self, command: &Command, found: &mut Findings<'_>) {
+    pub(super) fn leads(&self, command: &Command, found: &mut Findings<'_>) {
         let leads = self.heard.leads_since.iter().any(Option::is_some);
         found.require(leads, "duties", || {
             format!("proposes {command:?} without leading")
@@ -529,6 +536,7 @@ impl Moment<'_> {
             | Request::EndDrain { .. }
             | Request::Import { .. }
             | Request::Pin { .. }
+            | Request::Rebalance { .. }
             | Request::Recover { .. }
             | Request::RecoverAll
             | Request::RemovePeer { .. }

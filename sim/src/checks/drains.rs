@@ -1,5 +1,6 @@
-//! Moves of a drained peer: only its own pins leave it, each for a peer that may take it if there is one,
-//! never below the minimum of living copies, and never more at once than its drain permits.
+//! Moves of a peer's own copies. Those of a drained peer leave it for a peer that may take them if there is
+//! one, never below the minimum of living copies. The rest are [those of the rebalancing](super::rebalance).
+//! Never are more under way at once than the drain or the rebalancing permits.
 
 use cluster_core::{Command, Lane, PeerId, Pin, Replicas, StoreOp};
 
@@ -8,27 +9,33 @@ use super::decisions::Moment;
 use super::received::member;
 
 impl Moment<'_> {
-    /// Checks a command if it moves a pin away from this peer while that is being drained. Returns whether it
-    /// does.
-    pub(super) fn of_drain(&self, command: &Command, found: &mut Findings<'_>) -> bool {
+    /// Checks a command if it moves a pin away from this peer, which lives. Returns how many moves of a drain
+    /// or a rebalancing it is; `None` if it is no move.
+    pub(super) fn of_own_move(&self, command: &Command, found: &mut Findings<'_>) -> Option<usize> {
         let Command::Reallocate {
             cid,
             allocations,
             version,
         } = command
         else {
-            return false;
+            return None;
         };
         let me = &self.step.peer().id;
-        if !self.heard.may_be_drained(me) || allocations.contains(me) {
-            return false;
+        let is_member = member(&self.step.peer().disk.written.members, me).is_some();
+        if !is_member || allocations.contains(me) {
+            return None;
         }
         let mut bases = self.step.pin_states(cid).into_iter().flatten();
-        let Some(base) = bases.find(|pin| pin.version == *version && pin.allocations.contains(me)) else {
-            return false;
-        };
-        self.of_drained_pin(&base, allocations, found);
-        true
+        let base = bases.find(|pin| pin.version == *version && pin.allocations.contains(me))?;
+        if self.heard.may_be_drained(me) {
+            self.of_drained_pin(&base, allocations, found);
+        } else if self.heard.has_outgrown(cid) {
+            self.of_outgrown_pin(&base, allocations, found);
+            return Some(0);
+        } else {
+            self.of_rebalanced_pin(&base, allocations, found);
+        }
+        Some(1)
     }
 
     fn of_drained_pin(&self, base: &Pin, allocations: &[PeerId], found: &mut Findings<'_>) {
@@ -76,6 +83,30 @@ impl Moment<'_> {
         let living = living.count();
         found.require(living >= min as usize, "drains", || {
             format!("leaves {living} living copies of {base:?}")
+        });
+    }
+
+    /// Checks a move of a copy for which this peer has no room: to one peer with more free space.
+    fn of_outgrown_pin(&self, base: &Pin, allocations: &[PeerId], found: &mut Findings<'_>) {
+        let (step, heard, names) = (self.step, self.heard, &self.rules.allocate_by);
+        let me = &step.peer().id;
+        let mut gained = allocations.iter().filter(|peer| !base.allocations.contains(peer));
+        let Some(to) = gained.next() else {
+            return found.safety_violation("outgrown", format!("leaves {allocations:?} of {base:?}"));
+        };
+        let is_move = gained.next().is_none() && allocations.len() == base.allocations.len();
+        found.require(is_move && heard.may_take(step.now, to, names), "outgrown", || {
+            format!("makes {allocations:?} of {base:?}")
+        });
+        let free = |peer| {
+            heard
+                .samples(peer, "freespace")
+                .iter()
+                .map(|sample| sample.metric.weight)
+        };
+        let is_more = free(to).max() > free(me).min();
+        found.require(is_more, "outgrown", || {
+            format!("moves {base:?} to {to}, which has less free space")
         });
     }
 

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use cluster_core::{Effect, Event, Instant, Message, PING, PeerId};
+use cluster_core::{COPIES, Effect, Event, Instant, Message, PING, PeerId};
 
 use super::received::{CLOCK, Heard, changes_members, member};
 use super::{Findings, Step};
@@ -230,7 +230,7 @@ fn of_samples(step: &Step<'_>, heard: &Heard, concerns: impl Fn(&PeerId) -> bool
     let Some(node) = &step.peer().node else { return };
     let (view, process) = (node.view(), heard.of(step.me));
     let members = &step.peer().disk.written.members;
-    for name in [PING, "freespace"] {
+    for name in [PING, "freespace", COPIES] {
         let known: BTreeSet<&PeerId> = view.metrics(step.now, name).map(|(peer, _)| peer).collect();
         for (peer, received) in view.metrics(step.now, name).filter(|(peer, _)| concerns(peer)) {
             let is_own = *peer == step.peer().id;

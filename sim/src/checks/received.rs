@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cluster_core::{
-    Cid, ClusterId, Drain, Effect, Envelope, Event, Incarnation, Index, Instant, Member, Members, Message,
-    Metric, Now, PING, PeerId, Policy, RaftId, Request, StoreOp, Ticket,
+    Cid, ClusterId, Drain, Effect, Envelope, Event, Incarnation, Index, Instant, IpfsAction, IpfsError,
+    Member, Members, Message, Metric, Now, OpId, PING, PeerId, Policy, RaftId, Rebalance, Request, StoreOp,
+    Ticket,
 };
 
 use super::Step;
@@ -68,6 +69,12 @@ pub(super) struct Process {
     drained: BTreeSet<PeerId>,
     /// Drains at some moment of this step.
     drains: Vec<Drain>,
+    /// States of the rebalancing at some moment of this step.
+    rebalances: Vec<Rebalance>,
+    /// CIDs of the operations that were started at the IPFS node.
+    ops: BTreeMap<OpId, Cid>,
+    /// CIDs for which the IPFS node had no room in this step.
+    outgrown: BTreeSet<Cid>,
     /// Peers that have said which version of a pin they hold.
     confirmed: BTreeMap<(Cid, Index), BTreeSet<PeerId>>,
 }
@@ -121,6 +128,7 @@ impl Heard {
             before: by_peer(&store.members),
             drained: drained(&store.policy),
             drains: store.policy.drains.clone(),
+            rebalances: vec![store.policy.rebalance.clone()],
             ..Process::default()
         };
     }
@@ -150,7 +158,7 @@ impl Heard {
             .as_ref()
             .is_some_and(|node| node.view().is_leader());
         process.leads_since[1] = leads.then(|| process.leads_since[0].unwrap_or(now));
-        process.note_drains(step);
+        process.note_policies(step);
         let cluster = step.peer().disk.written.members.cluster;
         for event in step.events {
             match event {
@@ -161,8 +169,12 @@ impl Heard {
                 Event::Requested { ticket, request } => {
                     process.tickets.insert(*ticket, (request.clone(), now));
                 }
+                Event::IpfsFinished { op, outcome } => {
+                    let cid = process.ops.remove(op);
+                    let is_full = matches!(outcome, Err(IpfsError::Full(_)));
+                    process.outgrown.extend(cid.filter(|_| is_full));
+                }
                 Event::IpfsCompared { .. }
-                | Event::IpfsFinished { .. }
                 | Event::IpfsLacks { .. }
                 | Event::IpfsProgressed { .. }
                 | Event::Persisted { .. }
@@ -182,9 +194,22 @@ impl Heard {
         let policy = &step.peer().disk.written.policy;
         process.drained = drained(policy);
         process.drains.clone_from(&policy.drains);
+        process.rebalances = vec![policy.rebalance.clone()];
+        process.outgrown.clear();
         for effect in step.effects {
-            if let Effect::Reply { ticket, .. } = effect {
-                process.tickets.remove(ticket);
+            match effect {
+                Effect::Reply { ticket, .. } => drop(process.tickets.remove(ticket)),
+                Effect::StartIpfs { op, action } => {
+                    let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = action;
+                    process.ops.insert(*op, cid.clone());
+                }
+                Effect::CancelIpfs { .. }
+                | Effect::CompareIpfs { .. }
+                | Effect::DiscardSnapshot { .. }
+                | Effect::Measure
+                | Effect::Persist(_)
+                | Effect::Send { .. }
+                | Effect::SendSnapshot { .. } => {}
             }
         }
         if changes_members(step) {
@@ -222,8 +247,8 @@ fn drained(policy: &Policy) -> BTreeSet<PeerId> {
 }
 
 impl Process {
-    /// Takes the changes of the drains within a step into account.
-    fn note_drains(&mut self, step: &Step<'_>) {
+    /// Takes the changes of the policy within a step into account.
+    fn note_policies(&mut self, step: &Step<'_>) {
         let changes = step.writes().filter_map(|op| match op {
             StoreOp::SetPolicy { policy } => Some(policy),
             StoreOp::InstallSnapshot { .. } => Some(&step.peer().disk.written.policy),
@@ -245,6 +270,7 @@ impl Process {
             let peers = drained(policy);
             self.drained.retain(|peer| peers.contains(peer));
             self.drains.extend_from_slice(&policy.drains);
+            self.rebalances.push(policy.rebalance.clone());
         }
     }
 
@@ -253,10 +279,24 @@ impl Process {
         self.drains.iter().any(|drain| drain.peer == *peer)
     }
 
-    /// Returns the highest number of moves that the drain of a peer permitted at some moment of this step.
+    /// Returns whether the IPFS node of this peer had no room for a CID in this step.
+    pub(super) fn has_outgrown(&self, cid: &Cid) -> bool {
+        self.outgrown.contains(cid)
+    }
+
+    /// Returns the states of the rebalancing at some moment of this step.
+    pub(super) fn rebalances(&self) -> &[Rebalance] {
+        &self.rebalances
+    }
+
+    /// Returns the highest number of moves that the drain of a peer, or the rebalancing, permitted at some
+    /// moment of this step.
     pub(super) fn moves_max(&self, peer: &PeerId) -> usize {
         let drains = self.drains.iter().filter(|drain| drain.peer == *peer);
-        drains.map(|drain| drain.moves_max as usize).max().unwrap_or(0)
+        let drained = drains.map(|drain| drain.moves_max);
+        let settings = self.rebalances.iter().map(|state| state.settings);
+        let rebalanced = settings.map(|settings| settings.moves_max.min(settings.moves_total_max).max(1));
+        drained.chain(rebalanced).max().unwrap_or(0) as usize
     }
 
     fn received(&mut self, step: &Step<'_>, from: &PeerId, folder: Incarnation, message: &Message) {

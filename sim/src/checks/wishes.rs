@@ -64,6 +64,7 @@ impl Wishes {
             | Command::Members(MembersWish::Next | MembersWish::RaiseVersion { .. })
             | Command::Pin { .. }
             | Command::Reallocate { .. }
+            | Command::Rebalance { .. }
             | Command::Release { .. }
             | Command::RevokeCredential { .. }
             | Command::Unpin { .. } => {}

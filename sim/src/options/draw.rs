@@ -21,6 +21,7 @@ impl Options {
         options.draw_owners(&mut Rng::new(seed, "owners options"));
         options.draw_drains(&mut Rng::new(seed, "drain options"));
         options.draw_scrubs(&mut Rng::new(seed, "scrub options"));
+        options.draw_rebalancing(&mut Rng::new(seed, "rebalance options"));
         options.draw_profile(&mut Rng::new(seed, "profile options"));
         options
     }
@@ -216,6 +217,13 @@ impl Options {
     fn draw_drains(&mut self, rng: &mut Rng) {
         if rng.chance(200) {
             self.op_drain = *rng.pick(&[10, 50]);
+        }
+    }
+
+    /// Draws changes of the rebalancing, from their own stream.
+    fn draw_rebalancing(&mut self, rng: &mut Rng) {
+        if rng.chance(200) {
+            self.op_rebalance = *rng.pick(&[10, 50]);
         }
     }
 

@@ -31,8 +31,8 @@ pub(super) fn of(name: &str) -> Option<RangeInclusive<u64>> {
         "loss" | "duplicate" | "reorder" | "unreachable" | "sync_slow" | "aim" | "leave_broken"
         | "ipfs_hang" | "ipfs_fail" | "ipfs_late" | "old" | "snapshot_lost" | "snapshot_duplicate"
         | "op_unpin" | "op_read" | "op_local" | "op_recover" | "op_repeat" | "op_expire" | "op_members"
-        | "op_credentials" | "op_drain" | "op_scrub" | "op_owner" | "op_replicas" | "to_leader" | "late"
-        | "found_again" | "step_slow" | "op_update" => 0..=1000,
+        | "op_credentials" | "op_drain" | "op_rebalance" | "op_scrub" | "op_owner" | "op_replicas"
+        | "to_leader" | "late" | "found_again" | "step_slow" | "op_update" => 0..=1000,
         "partition_every" | "swizzle_every" | "disk_fail_every" | "disk_lost_every" | "disk_full_every"
         | "disk_rot_every" | "kill_every" | "cut_every" | "cut_all_every" | "leader_kill_every"
         | "pause_every" | "clock_step_every" | "ipfs_restart_every" | "ipfs_full_every"

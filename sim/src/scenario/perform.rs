@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use cluster_core::{Drain, Refusal, Request, Timestamp};
+use cluster_core::{Drain, RebalanceChange, Refusal, Request, Timestamp};
 use madsim::runtime::Handle;
 use madsim::time::sleep;
 
@@ -39,6 +39,7 @@ pub(super) async fn take(world: &Shared, step: Step) -> Result<(), String> {
             }
             Ok(())
         }
+        Step::Balanced(most) => balanced(world, most),
         Step::Heal => {
             lock(world).net.heal();
             Ok(())
@@ -55,6 +56,13 @@ pub(super) async fn take(world: &Shared, step: Step) -> Result<(), String> {
             })
         }
         Step::Moved { content, from } => moved(world, content, one(world, from)?),
+        Step::Rebalance { at, expected } => {
+            let since = Timestamp(World::now());
+            let change = RebalanceChange::Start { since };
+            let at = one(world, at)?;
+            ask_for(world, at, Request::Rebalance { change }, expected).await?;
+            Ok(())
+        }
         Step::Run(time) => {
             sleep(time).await;
             Ok(())
@@ -88,6 +96,28 @@ fn moved(world: &Shared, content: u64, from: usize) -> Result<(), String> {
     let pin = pins.get(&cid(content)).ok_or("it is not pinned")?;
     let there = pin.is_allocated_to(&world.peers[from].id);
     require(!there, || format!("it is still allocated there: {pin:?}"))
+}
+
+/// Requires that no peer deviates from its share of the copies, by capacity, by more than `most`.
+fn balanced(world: &Shared, most: u64) -> Result<(), String> {
+    let world = lock(world);
+    let pins = world.checks.model().pins();
+    let count = |peer: &crate::peer::Peer| {
+        let own = pins.values().filter(|pin| pin.allocations.contains(&peer.id));
+        own.count() as u64
+    };
+    let counts: Vec<u64> = world.peers.iter().map(count).collect();
+    let capacities: Vec<u64> = world
+        .peers
+        .iter()
+        .map(|peer| peer.ipfs.capacity() >> 30)
+        .collect();
+    let (copies, capacity): (u64, u64) = (counts.iter().sum(), capacities.iter().sum());
+    let is_near = |(count, own): (&u64, &u64)| count.abs_diff(copies * own / capacity) <= most;
+    let is_balanced = counts.iter().zip(&capacities).all(is_near);
+    require(is_balanced, || {
+        format!("the peers have {counts:?}, with room for {capacities:?} GiB")
+    })
 }
 
 fn take_at(world: &Shared, what: PeerStep, peer: usize) -> Result<(), String> {
@@ -211,6 +241,14 @@ async fn change_members(
         Change::Remove => Request::RemovePeer { peer },
         Change::Undrain => Request::EndDrain { peer },
     };
+    let heard = ask_for(world, at, request, expected).await?;
+    lock(world).stats.membership_changes +=
+        u64::from(heard == Outcome::Done && matches!(change, Change::Add | Change::Remove));
+    Ok(())
+}
+
+/// Makes a request that has no result but its success.
+async fn ask_for(world: &Shared, at: usize, request: Request, expected: Outcome) -> Result<Outcome, String> {
     let patience = Duration::from_millis(lock(world).options.deadline_ms + 5000);
     let asked = clients::ask(world, at, request, patience).await;
     let heard = match &asked {
@@ -220,10 +258,9 @@ async fn change_members(
         }
         Asked::Heard(Answer::Reply(Err(_), _)) | Asked::Nobody => Outcome::Refused,
     };
-    lock(world).stats.membership_changes +=
-        u64::from(heard == Outcome::Done && matches!(change, Change::Add | Change::Remove));
     let fits = expected == Outcome::Any || expected == heard;
-    require(fits, || format!("hears {asked:?}"))
+    require(fits, || format!("hears {asked:?}"))?;
+    Ok(heard)
 }
 
 async fn wait_for(world: &Shared, what: &str, holds: impl Fn(&World) -> bool) -> Result<(), String> {

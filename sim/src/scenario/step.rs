@@ -19,6 +19,7 @@ pub(super) enum Step {
         at: Who,
         expected: Outcome,
     },
+    Balanced(u64),
     ChangeMembers {
         change: Change,
         target: Who,
@@ -35,6 +36,10 @@ pub(super) enum Step {
     Moved {
         content: u64,
         from: Who,
+    },
+    Rebalance {
+        at: Who,
+        expected: Outcome,
     },
     Run(Duration),
     Settle,
@@ -177,6 +182,11 @@ impl Step {
             ] => Self::ChangeMembers {
                 change: Change::parse(what),
                 target: one(target)?,
+                at: one(at)?,
+                expected: Outcome::parse(expected, &["ok", "refused", "unknown", "any"])?,
+            },
+            ["balanced", most] => Self::Balanced(number(most, "a number of copies", 0..=CONTENT_MAX)?),
+            ["rebalance", "at", at, expected] => Self::Rebalance {
                 at: one(at)?,
                 expected: Outcome::parse(expected, &["ok", "refused", "unknown", "any"])?,
             },

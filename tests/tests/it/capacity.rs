@@ -100,6 +100,36 @@ fn pin_that_does_not_fit_says_so() {
 }
 
 #[test]
+fn pin_that_does_not_fit_moves_to_a_peer_with_more_room() {
+    let mut cluster = Cluster::prepare(&Options {
+        edit: |config| config["cluster"]["monitor_ping_interval"] = json!("1s"),
+        ..Options::default()
+    });
+    let small = |config: &mut serde_json::Value| {
+        config["ipfs_connector"]["embedded"]["storage_max"] = json!("10MB");
+    };
+    cluster.peers[0].edit(small);
+    for peer in &mut cluster.peers {
+        peer.start();
+    }
+    cluster.wait_ready();
+    let content = cids::bytes(5, 15_000_000);
+    let cid = &store(&cluster.peers[1], &content);
+    let first = &cluster.peers[0].id;
+    let there = format!("replication-min=1&replication-max=1&user-allocations={first}");
+    let pinned = cluster.peers[2].ask("POST", &format!("/pins/{cid}?{there}"));
+    assert_eq!(pinned.unwrap().json()["allocations"], json!([first]));
+    cluster.peers[2].wait_state(cid, "pinned", 1);
+    let pin = cluster.peers[2]
+        .try_get(&format!("/allocations/{cid}"))
+        .unwrap()
+        .json();
+    assert_ne!(pin["allocations"], json!([first]), "{pin}");
+    let stat = cluster.peers[0].ipfs("repo/stat").unwrap().json();
+    assert!(stat["RepoSize"].as_u64().unwrap() < 10_000_000, "{stat}");
+}
+
+#[test]
 fn garbage_is_collected_at_the_watermark() {
     let cluster = Cluster::start_with(&Options {
         edit: |config| {

@@ -105,6 +105,7 @@ fn reads() -> Vec<Request<'static>> {
         "/pins/recover",
         "/pins/sync",
         "/drains",
+        "/rebalance",
         "/ipfs/scrub",
         "/openapi.json",
     ];
@@ -186,6 +187,13 @@ fn changes(peers: &[Peer]) -> Vec<Request<'static>> {
             "/drains/{peer}",
             format!("/drains/{third}?moves=9&force=true"),
         ),
+        plain("POST", "/rebalance"),
+        of(
+            "POST",
+            "/rebalance/settings",
+            "/rebalance/settings?automatic=true&threshold=20&moves=9&total-moves=30".to_owned(),
+        ),
+        plain("DELETE", "/rebalance"),
         of("GET", "/drains/{peer}", format!("/drains/{third}")),
         plain("GET", "/drains"),
         of("DELETE", "/drains/{peer}", format!("/drains/{third}")),

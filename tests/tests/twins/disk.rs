@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use cluster_core::{
     Applied, Batch, BatchId, Cid, Credential, CredentialId, Drain, HardState, Identity, Incarnation, Index,
     Lane, Local, LogEntry, Manifest, Members, Mode, POLICY_VERSION, Payload, PeerId, Phase, Pin, PinOptions,
-    PinType, PinsetView, Policy, QueueKey, RaftId, Recovered, Replicas, Scope, SnapshotId, StoreOp, Term,
-    Timestamp, Window, decode, encode, encode_for_version,
+    PinType, PinsetView, Policy, QueueKey, RaftId, Rebalance, RebalanceSettings, Recovered, Replicas, Scope,
+    SnapshotId, StoreOp, Term, Timestamp, Window, decode, encode, encode_for_version,
 };
 use ipfs_cluster_service::store::{OpenError, OpenOptions, Store};
 use proptest::prelude::*;
@@ -137,6 +137,13 @@ fn policy(number: u8) -> Policy {
     Policy {
         credentials: (0..number % 4).map(credential).collect(),
         drains: number.is_multiple_of(3).then_some(drain).into_iter().collect(),
+        rebalance: Rebalance {
+            settings: RebalanceSettings {
+                automatic: number.is_multiple_of(2),
+                ..RebalanceSettings::default()
+            },
+            run: None,
+        },
     }
 }
 

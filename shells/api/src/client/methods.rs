@@ -15,7 +15,8 @@ use crate::query::escape_path;
 use crate::{
     AddParams, AddedOutput, Alert, BandwidthByProtocol, Caller, ConnectGraph, Credential, CredentialAdd,
     CredentialCreated, CredentialUsage, Drain, Event, GlobalPinInfo, GlobalRepoGc, GlobalScrub,
-    HealthSummary, Id, Metric, Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Token, Version,
+    HealthSummary, Id, Metric, Pin, PinOptions, PinTypeFilter, Query, Rebalance, StatusFilter, Token,
+    Version,
 };
 
 /// Time for which an import is repeated to a peer that is too busy, or has no leader.
@@ -217,6 +218,40 @@ impl Client {
     /// See [`Client`].
     pub async fn drains(&self) -> Result<Answer<Vec<Drain>>, ClientError> {
         self.one(Method::GET, "/drains".into()).await
+    }
+
+    /// Returns how far the peers are from their targets, and the settings of the rebalancing.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub async fn rebalance(&self) -> Result<Answer<Rebalance>, ClientError> {
+        self.one(Method::GET, "/rebalance".into()).await
+    }
+
+    /// Starts a run of the rebalancing, unless one is under way.
+    ///
+    /// # Errors
+    /// See [`Client`].
+    pub async fn rebalance_start(&self) -> Result<Answer<Rebalance>, ClientError> {
+        self.one(Method::POST, "/rebalance".into()).await
+    }
+
+    /// Ends the run of the rebalancing.
+    ///
+    /// # Errors
+    /// See [`Client`]; 404 if none is under way.
+    pub async fn rebalance_end(&self) -> Result<Answer<Rebalance>, ClientError> {
+        self.one(Method::DELETE, "/rebalance".into()).await
+    }
+
+    /// Changes the settings of the rebalancing: `automatic`, `threshold`, `moves`, `total-moves`. Absent ones
+    /// stay.
+    ///
+    /// # Errors
+    /// See [`Client`]; 400 if one is out of its range.
+    pub async fn rebalance_set(&self, settings: &Query) -> Result<Answer<Rebalance>, ClientError> {
+        let path = format!("/rebalance/settings?{}", settings.encode());
+        self.one(Method::POST, path).await
     }
 
     /// Returns who this client is to the peer, and what it may do.

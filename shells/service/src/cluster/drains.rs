@@ -1,21 +1,15 @@
 //! Drains: the checks before a peer is drained, and the progress of all drains.
 
 use cluster_api as api;
-use cluster_core::{
-    Cid, Drain, DrainError, Lane, MOVES_MAX, PING, PeerId, Refusal, Replicas, Reply, Request,
-};
+use cluster_core::{Cid, Drain, DrainError, MOVES_MAX, PING, PeerId, Refusal, Replicas, Reply, Request};
 
 use super::peers::KnownMembers;
-use super::rpc::{self, Answer, Call};
 use super::{Cluster, Error, convert, now};
-use crate::store::{Reader, StoreError};
+use crate::store::StoreError;
 
 /// Default of the maximum number of copies that wait for their replacements: as many as a peer asks about at
 /// once.
 const MOVES: u32 = 256;
-
-/// Maximum number of waiting copies that are counted.
-const WAITING_MAX: usize = 10_000;
 
 /// Settings of a drain.
 #[derive(Debug, Clone, Copy, Default)]
@@ -24,19 +18,6 @@ pub struct DrainWish {
     pub moves_max: Option<u32>,
     /// Drain the peer although some of its pins cannot move.
     pub force: bool,
-}
-
-/// Progress of a drain, as the drained peer knows it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct OwnDrain {
-    /// Number of copies whose replacements are not confirmed.
-    pub(super) waiting: u64,
-    /// Number of pins that could not move.
-    pub(super) blocked: u64,
-    /// The first of them.
-    pub(super) first_blocked: Option<Cid>,
-    /// Size of the repository, in bytes.
-    pub(super) bytes: u64,
 }
 
 /// Pins of a peer, and those among them that need more peers than there are.
@@ -167,7 +148,7 @@ impl Cluster {
                 census.stuck, census.pins
             )));
         }
-        let needed = self.own_drain_of(peer).await?.bytes;
+        let needed = self.moves_of(peer).await?.bytes;
         // Without this metric, the peers do not allocate by room either.
         let free: Option<u64> = free;
         if let Some(free) = free.filter(|free| *free < needed) {
@@ -215,7 +196,7 @@ impl Cluster {
             pins_left: left,
             ..api::Drain::default()
         };
-        match self.own_drain_of(&drain.peer).await {
+        match self.moves_of(&drain.peer).await {
             Ok(own) => {
                 shown.copies_waiting = own.waiting;
                 shown.repository_bytes = own.bytes;
@@ -233,41 +214,6 @@ impl Cluster {
             }
         }
         Ok(shown)
-    }
-
-    async fn own_drain_of(&self, peer: &PeerId) -> Result<OwnDrain, Error> {
-        if *peer == self.inner.config.peer {
-            return self.own_drain().await;
-        }
-        let mut channel = rpc::call(&self.inner.net, peer, &Call::Drain).await?;
-        match rpc::next(&mut channel, peer, self.inner.answer_timeout).await? {
-            Some(Answer::Drain {
-                waiting,
-                blocked,
-                first_blocked,
-                bytes,
-            }) => Ok(OwnDrain {
-                waiting,
-                blocked,
-                first_blocked,
-                bytes,
-            }),
-            Some(_) | None => Err(rpc::unexpected(peer)),
-        }
-    }
-
-    /// Returns the progress of this peer's drain.
-    pub(super) async fn own_drain(&self) -> Result<OwnDrain, Error> {
-        let blocked = self.view(|view, _| view.blocked().clone()).await?;
-        let reader: Reader = self.inner.reader.clone();
-        let waiting =
-            tokio::task::spawn_blocking(move || reader.listing().queued(Lane::Surplus, WAITING_MAX));
-        Ok(OwnDrain {
-            waiting: waiting.await.map_err(|_| Error::Closed)??,
-            blocked: blocked.pins,
-            first_blocked: blocked.first,
-            bytes: self.own_repository(false).await?.size,
-        })
     }
 }
 

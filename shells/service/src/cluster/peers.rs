@@ -65,6 +65,7 @@ impl Cluster {
             | Reply::CredentialRevoked(_)
             | Reply::DrainEnded(_)
             | Reply::DrainStarted(_)
+            | Reply::Rebalanced(_)
             | Reply::PeerRemoved
             | Reply::Pinned(_)
             | Reply::Recovered(_)

@@ -91,6 +91,7 @@ impl Cluster {
             | Reply::CredentialRevoked(_)
             | Reply::DrainEnded(_)
             | Reply::DrainStarted(_)
+            | Reply::Rebalanced(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
             | Reply::Recovered(_)

@@ -63,6 +63,7 @@ impl Cluster {
             | Reply::CredentialRevoked(_)
             | Reply::DrainEnded(_)
             | Reply::DrainStarted(_)
+            | Reply::Rebalanced(_)
             | Reply::PeerAdded
             | Reply::PeerRemoved
             | Reply::Pinned(_)

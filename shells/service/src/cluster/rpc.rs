@@ -91,8 +91,8 @@ pub(super) enum Call {
     /// Collect garbage. Answered by `Collected`, repeatedly, with the freed space last. Older peers refuse
     /// it.
     CollectGarbage,
-    /// Return the progress of your drain. Answered by `Drain`. Older peers refuse it.
-    Drain,
+    /// Return the progress of the moves of your copies. Answered by `Moves`. Older peers refuse it.
+    Moves,
     /// Return your problems. Answered by `Problems`. Older peers refuse it.
     Problems,
     /// Change your scrub, if there is a change, and return its state. Answered by `Scrub`. Older peers refuse
@@ -119,7 +119,7 @@ impl Call {
             | Self::Links
             | Self::RepoStat { .. } => FIRST_VERSION,
             Self::Trace { .. } | Self::Statuses | Self::CollectGarbage => TRACE_VERSION,
-            Self::Drain | Self::Problems | Self::Scrub { .. } => POLICY_VERSION,
+            Self::Moves | Self::Problems | Self::Scrub { .. } => POLICY_VERSION,
         }
     }
 }
@@ -172,17 +172,8 @@ pub(super) enum Answer {
     Activity(Activity),
     /// Changes of the peer's local states, in order.
     Statuses(Vec<StatusChange>),
-    /// Progress of the peer's drain.
-    Drain {
-        /// Number of copies whose replacements are not confirmed.
-        waiting: u64,
-        /// Number of pins that could not move.
-        blocked: u64,
-        /// The first of them.
-        first_blocked: Option<Cid>,
-        /// Size of its repository, in bytes.
-        bytes: u64,
-    },
+    /// Progress of the moves of the peer's copies.
+    Moves(super::moves::OwnMoves),
     /// Problems of the peer.
     Problems(Vec<OwnProblem>),
     /// State of the peer's scrub.

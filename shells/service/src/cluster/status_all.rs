@@ -190,7 +190,7 @@ impl Cluster {
                 | Answer::Links { .. }
                 | Answer::RepoStat { .. }
                 | Answer::Activity(_)
-                | Answer::Drain { .. }
+                | Answer::Moves(_)
                 | Answer::Problems(_)
                 | Answer::Scrub { .. }
                 | Answer::Statuses(_) => return Err(rpc::unexpected(peer)),

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 
 use super::listen;
 use crate::cluster::{self, Cluster};
-use crate::config::{Address, Config, Folder, core_peer};
+use crate::config::{Address, Folder, core_peer};
 use crate::discovery;
 use crate::driver::{self, Disk, Informer, Measured, MeasuredDisk, Parts};
 use crate::events::EventLog;
@@ -128,7 +128,7 @@ pub(super) fn driven(folder: &Folder, store: Store, net: &Net, backend: &Backend
     config.version = protocol_version();
     Parts {
         config,
-        informer: Informer::new(backend.clone(), store.reader(), measured(&folder.config)),
+        informer: Informer::new(backend.clone(), store.reader(), measured(folder)),
         store,
         net: net.clone(),
         backend: backend.clone(),
@@ -136,7 +136,8 @@ pub(super) fn driven(folder: &Folder, store: Store, net: &Net, backend: &Backend
     }
 }
 
-fn measured(config: &Config) -> Measured {
+fn measured(folder: &Folder) -> Measured {
+    let Folder { config, identity, .. } = folder;
     let ping_ttl = config.cluster.monitor_ping_interval.0 * 2;
     let informer = &config.informer;
     // All metrics are measured as often as a `ping` is sent, and must stay valid until the next time.
@@ -164,6 +165,7 @@ fn measured(config: &Config) -> Measured {
         Some((bucket, ttl(queue.metric_ttl.0)))
     });
     Measured {
+        peer: core_peer(&identity.peer),
         peername: config.cluster.peername.clone(),
         ping_ttl,
         disk,

@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use cluster_core::{Metric, PING};
+use cluster_core::{CAPACITY, Metric, PING, PeerId};
 use cluster_ipfs::Backend;
 use cluster_ipfs::backend::Error as BackendError;
 
+use super::copy_count::CopyCount;
 use super::fail_stop;
 use super::failure_log::FailureLog;
 use super::percent;
@@ -47,6 +48,8 @@ pub struct MeasuredDisk {
 /// Configuration of the metrics to publish.
 #[derive(Debug, Clone)]
 pub struct Measured {
+    /// This peer.
+    pub peer: PeerId,
     /// This peer's name.
     pub peername: String,
     /// Time to live of a `ping`.
@@ -68,6 +71,9 @@ async fn in_time<T>(work: impl Future<Output = Result<T, BackendError>>) -> Resu
     }
 }
 
+/// The last samples of the disk, and their time.
+type DiskSamples = (Instant, Vec<Metric>);
+
 /// Measures this peer's metrics. Cheap to clone.
 #[derive(Clone)]
 pub struct Informer {
@@ -77,8 +83,8 @@ pub struct Informer {
     measured: Arc<Measured>,
     /// Id and addresses of the IPFS node, when it last answered.
     identity: Arc<Mutex<(String, Vec<String>)>>,
-    /// The last disk sample, and its time.
-    disk: Arc<Mutex<Option<(Instant, Metric)>>>,
+    disk: Arc<Mutex<Option<DiskSamples>>>,
+    copies: CopyCount,
     /// Set while the repository is too full for new pins.
     is_full: Arc<AtomicBool>,
 }
@@ -93,13 +99,20 @@ impl Informer {
             measured: Arc::new(measured),
             identity: Arc::default(),
             disk: Arc::default(),
+            copies: CopyCount::default(),
             is_full: Arc::default(),
         }
     }
 
     /// Measures all metrics, within a bounded time. Those that cannot be read are marked as invalid.
     pub async fn measure(&self) -> Vec<Metric> {
-        let (ping, disk, queue) = tokio::join!(self.ping(), self.disk(), self.queue());
+        let (ping, disk, queue, copies) = tokio::join!(
+            self.ping(),
+            self.disk(),
+            self.queue(),
+            self.copies
+                .measure(&self.store, &self.measured.peer, self.measured.ping_ttl)
+        );
         let tags = self.measured.tags.iter().map(|(name, value, ttl)| Metric {
             name: format!("tag:{name}"),
             value: value.clone(),
@@ -108,7 +121,11 @@ impl Informer {
             ttl: *ttl,
             valid: true,
         });
-        tags.chain(disk).chain(queue).chain([ping]).collect()
+        tags.chain(disk)
+            .chain(queue)
+            .chain(copies)
+            .chain([ping])
+            .collect()
     }
 
     async fn ping(&self) -> Metric {
@@ -141,10 +158,13 @@ impl Informer {
         }
     }
 
-    async fn disk(&self) -> Option<Metric> {
-        let MeasuredDisk { kind, ttl, .. } = self.measured.disk?;
+    /// Measures the disk metric and the capacity.
+    async fn disk(&self) -> Vec<Metric> {
+        let Some(MeasuredDisk { kind, ttl, .. }) = self.measured.disk else {
+            return Vec::new();
+        };
         if let Some(kept) = self.kept_disk(ttl) {
-            return Some(kept);
+            return kept;
         }
         let stat = ipfs_operation("repo_stat", in_time(self.backend.repo_stat())).await;
         let stat = stat.inspect_err(|why| self.failures.report(DOING, why)).ok();
@@ -176,10 +196,19 @@ impl Informer {
             ttl,
             valid,
         };
+        let mut all = vec![metric];
+        all.extend(stat.as_ref().map(|stat| Metric {
+            name: CAPACITY.to_owned(),
+            value: stat.storage_max.to_string(),
+            weight: bytes(stat.storage_max),
+            partitionable: false,
+            ttl,
+            valid: true,
+        }));
         // A node that did not answer is queried again at the next ping.
-        let kept = stat.map(|_| (Instant::now(), metric.clone()));
+        let kept = stat.map(|_| (Instant::now(), all.clone()));
         *self.disk.lock().expect("nothing panics while it holds this lock") = kept;
-        Some(metric)
+        all
     }
 
     /// Returns whether the repository is too full for new pins.
@@ -205,16 +234,17 @@ impl Informer {
         is_full
     }
 
-    /// Returns the last disk sample with its remaining time to live, during the first half of that time:
+    /// Returns the last disk samples with their remaining time to live, during the first half of that time:
     /// `repo/stat` of a large repository takes minutes.
-    fn kept_disk(&self, ttl: Duration) -> Option<Metric> {
+    fn kept_disk(&self, ttl: Duration) -> Option<Vec<Metric>> {
         let kept = self.disk.lock().expect("nothing panics while it holds this lock");
-        let (taken, metric) = kept.as_ref()?;
+        let (taken, metrics) = kept.as_ref()?;
         let age = taken.elapsed();
-        (age < ttl / 2).then(|| Metric {
+        let renewed = |metric: &Metric| Metric {
             ttl: ttl - age,
             ..metric.clone()
-        })
+        };
+        (age < ttl / 2).then(|| metrics.iter().map(renewed).collect())
     }
 
     async fn queue(&self) -> Option<Metric> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use cluster_core::{Event, IpfsAction, IpfsError, Mode, OpId};
-use cluster_ipfs::backend::PinRequest;
+use cluster_ipfs::backend::{Cause, PinRequest};
 use cluster_ipfs::{Backend, Cid, PinMode};
 use tokio::sync::oneshot;
 
@@ -45,7 +45,7 @@ impl Operations {
                 IpfsAction::Unpin { cid } => ("unpinning", cid.clone()),
             };
             let outcome = perform(&backend, &handle, op, action).await;
-            if let Err(IpfsError::Failed(why)) = &outcome {
+            if let Err(IpfsError::Failed(why) | IpfsError::Full(why)) = &outcome {
                 failures.report(&format!("{doing} {cid}"), why);
             }
             outcome
@@ -129,6 +129,9 @@ async fn perform(backend: &Backend, handle: &Handle, op: OpId, action: IpfsActio
             let pinned = ipfs_operation("pin", trace::ipfs_operation("ipfs.pin", &cid, pinning)).await;
             pinned.map_err(|error| {
                 metrics().pins_pin_add_errors.inc();
+                if error.cause() == Cause::StorageFull {
+                    return IpfsError::Full(error.to_string());
+                }
                 failed(&error)
             })
         }

@@ -57,6 +57,7 @@ pub(super) fn status(failure: &Error) -> StatusCode {
             }
             Refusal::Credential(CredentialError::Missing)
             | Refusal::Drain(DrainError::Missing)
+            | Refusal::Rebalance(_)
             | Refusal::NotFound => StatusCode::NOT_FOUND,
             Refusal::Credential(CredentialError::Exists(_) | CredentialError::Full)
             | Refusal::Drain(DrainError::Full) => StatusCode::CONFLICT,

@@ -17,7 +17,7 @@ use super::scopes::Routes;
 use super::server::Service;
 use super::{
     Observed, add, answer, credentials, drains, events, health, import, metrics, openapi, page, peers, pins,
-    scrub,
+    rebalance, scrub,
 };
 use crate::cluster::Cluster;
 
@@ -70,6 +70,10 @@ fn routes(auth: Arc<Auth>) -> Routes {
         .get("/drains/{peer}", Needs(Read), drains::show)
         .post("/drains/{peer}", Needs(Admin), drains::start)
         .delete("/drains/{peer}", Needs(Admin), drains::end)
+        .get("/rebalance", Needs(Read), rebalance::show)
+        .post("/rebalance", Needs(Admin), rebalance::start)
+        .delete("/rebalance", Needs(Admin), rebalance::end)
+        .post("/rebalance/settings", Needs(Admin), rebalance::set)
         .get("/events", Needs(Read), events::stream)
         .get("/health/graph", Needs(Read), health::graph)
         .get("/health/summary", Needs(Read), health::summary)

@@ -6,7 +6,7 @@
 
 use cluster_core::{
     CREDENTIALS_MAX, Credential, DRAINS_MAX, Drain, FIRST_VERSION, Manifest, PIN_MAX, POLICY_VERSION, Pin,
-    Policy, decode, encode_for_version,
+    Policy, RebalanceChange, decode, encode_for_version,
 };
 
 use super::error::StoreError;
@@ -152,7 +152,11 @@ pub(super) fn read_chunk(chunk: &[u8]) -> Result<Chunk<'_>, String> {
 /// Decodes a chunk of the policy, and checks its limits and its order.
 fn read_policy(chunk: &[u8]) -> Result<Policy, String> {
     let policy: Policy = decode(chunk).map_err(|error| format!("the policy: {error}"))?;
-    let Policy { credentials, drains } = &policy;
+    let Policy {
+        credentials,
+        drains,
+        rebalance,
+    } = &policy;
     for (what, count, max) in [
         ("credentials", credentials.len(), CREDENTIALS_MAX),
         ("drains", drains.len(), DRAINS_MAX),
@@ -168,7 +172,9 @@ fn read_policy(chunk: &[u8]) -> Result<Policy, String> {
         return Err("the drains are out of order".to_owned());
     }
     let too_large = credentials.iter().map(Credential::check);
-    let mut too_large = too_large.chain(drains.iter().map(Drain::check));
+    let settings = RebalanceChange::Settings(rebalance.settings);
+    let too_large = too_large.chain(drains.iter().map(Drain::check));
+    let mut too_large = too_large.chain([settings.check()]);
     too_large
         .try_for_each(|checked| checked)
         .map_err(|error| error.to_string())?;

@@ -92,15 +92,9 @@ impl Cluster {
                 };
                 send(incoming, &answer).await
             }
-            Call::Drain => {
-                let own = with_heartbeats(incoming, self.own_drain()).await??;
-                let answer = Answer::Drain {
-                    waiting: own.waiting,
-                    blocked: own.blocked,
-                    first_blocked: own.first_blocked,
-                    bytes: own.bytes,
-                };
-                send(incoming, &answer).await
+            Call::Moves => {
+                let own = with_heartbeats(incoming, self.own_moves()).await??;
+                send(incoming, &Answer::Moves(own)).await
             }
             Call::Problems => {
                 let found = with_heartbeats(incoming, self.own_problems()).await??;
@@ -150,7 +144,7 @@ impl Cluster {
             | Call::PutBlocks
             | Call::RepoGc
             | Call::CollectGarbage
-            | Call::Drain
+            | Call::Moves
             | Call::Problems
             | Call::Scrub { .. }
             | Call::RepoStat { .. }

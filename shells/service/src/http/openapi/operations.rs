@@ -3,7 +3,7 @@
 use cluster_api::{
     AddedOutput, Alert, BandwidthByProtocol, Caller, ConnectGraph, CreatedPin, Credential, CredentialAdd,
     CredentialCreated, CredentialUsage, Drain, Event, GlobalPinInfo, GlobalRepoGc, GlobalScrub,
-    HealthSummary, Id, Metric, OldPin, PeerAdd, Pin, Token, Version,
+    HealthSummary, Id, Metric, OldPin, PeerAdd, Pin, Rebalance, Token, Version,
 };
 
 use super::SchemaOf;
@@ -78,6 +78,29 @@ const DRAIN: &[Parameter] = &[
         "force",
         "boolean",
         "Drain the peer although some of its pins cannot move.",
+    ),
+];
+
+const REBALANCE: &[Parameter] = &[
+    (
+        "automatic",
+        "boolean",
+        "Rebalance whenever a peer deviates from its target by more than the threshold.",
+    ),
+    (
+        "threshold",
+        "integer",
+        "Deviation from a target that starts automatic rebalancing, in percent, 0 to 1000.",
+    ),
+    (
+        "moves",
+        "integer",
+        "Maximum number of copies of a peer that wait for their replacements at once, 1 to 4096.",
+    ),
+    (
+        "total-moves",
+        "integer",
+        "The same for all peers together, divided equally, one each at least.",
     ),
 ];
 
@@ -464,6 +487,39 @@ pub(super) const OPERATIONS: &[Operation] = &[
             Answer::Body("The ended drain.", Content::Json(schema!(Drain))),
         )],
     ),
+    get(
+        "/rebalance",
+        "Returns how far the peers are from their targets, and the settings of the rebalancing",
+        &[(
+            200,
+            Answer::Body("The rebalancing.", Content::Json(schema!(Rebalance))),
+        )],
+    ),
+    post(
+        "/rebalance",
+        "Starts a run of the rebalancing: copies move until all peers have their share",
+        &[(
+            200,
+            Answer::Body("The rebalancing.", Content::Json(schema!(Rebalance))),
+        )],
+    ),
+    delete(
+        "/rebalance",
+        "Ends the run of the rebalancing",
+        &[(
+            200,
+            Answer::Body("The rebalancing.", Content::Json(schema!(Rebalance))),
+        )],
+    ),
+    post(
+        "/rebalance/settings",
+        "Changes the settings of the rebalancing; absent ones stay",
+        &[(
+            200,
+            Answer::Body("The rebalancing.", Content::Json(schema!(Rebalance))),
+        )],
+    )
+    .with(&[REBALANCE]),
     get(
         "/events",
         "Streams changes of the cluster as they happen",

@@ -119,7 +119,7 @@ enum Treatment {
 }
 
 /// Every route of the REST API. A new one must be added here.
-const REST: [(&str, &str, Treatment); 55] = {
+const REST: [(&str, &str, Treatment); 59] = {
     use Treatment::{Absent, Elsewhere, Joined, Listed, Unrelated};
     [
         ("GET", "/", Unrelated),
@@ -141,6 +141,10 @@ const REST: [(&str, &str, Treatment); 55] = {
         ("GET", "/drains/{peer}", Unrelated),
         ("POST", "/drains/{peer}", Unrelated),
         ("DELETE", "/drains/{peer}", Unrelated),
+        ("GET", "/rebalance", Unrelated),
+        ("POST", "/rebalance", Unrelated),
+        ("DELETE", "/rebalance", Unrelated),
+        ("POST", "/rebalance/settings", Unrelated),
         // Tested in `events`, and with real peers.
         ("GET", "/events", Elsewhere),
         ("GET", "/health/graph", Unrelated),

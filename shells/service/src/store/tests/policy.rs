@@ -2,7 +2,10 @@
 
 use super::*;
 use crate::store::{StageError, Staging};
-use cluster_core::{CREDENTIALS_MAX, Drain, FIRST_VERSION, POLICY_VERSION, Policy, encode_for_version};
+use cluster_core::{
+    CREDENTIALS_MAX, Drain, FIRST_VERSION, POLICY_VERSION, Policy, Rebalance, RebalanceRun,
+    RebalanceSettings, encode_for_version,
+};
 
 fn set(id: u64, credentials: &[Credential]) -> Batch {
     let policy = policy(credentials);
@@ -14,6 +17,21 @@ fn policy(credentials: &[Credential]) -> Policy {
     Policy {
         credentials: credentials.to_vec(),
         drains: vec![drain(1)],
+        rebalance: rebalance(3),
+    }
+}
+
+/// Returns a run of a rebalancing with this limit of moves.
+fn rebalance(moves_max: u32) -> Rebalance {
+    Rebalance {
+        settings: RebalanceSettings {
+            moves_max,
+            ..RebalanceSettings::default()
+        },
+        run: Some(RebalanceRun {
+            since: Timestamp(7),
+            done: vec![peer(1)],
+        }),
     }
 }
 
@@ -155,4 +173,9 @@ fn invalid_policy_of_a_snapshot_is_rejected() {
         ..drain(1)
     };
     assert!(drains(vec![boundless]).contains("moves, at most 4096"));
+    let policy = Policy {
+        rebalance: rebalance(5000),
+        ..Policy::default()
+    };
+    assert!(refused(&[encoded(&policy)]).contains("5000 moves, at most 4096"));
 }
