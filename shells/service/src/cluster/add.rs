@@ -123,22 +123,8 @@ impl Cluster {
             near: Some(me.clone()),
             options: pin.clone(),
         };
-        let mut allocated = match self.request(request).await? {
-            Reply::Allocated(peers) => peers,
-            Reply::Barrier(_)
-            | Reply::CredentialCreated(_)
-            | Reply::CredentialRevoked(_)
-            | Reply::DrainEnded(_)
-            | Reply::DrainStarted(_)
-            | Reply::Rebalanced(_)
-            | Reply::PeerAdded
-            | Reply::PeerRemoved
-            | Reply::Pinned(_)
-            | Reply::Recovered(_)
-            | Reply::Synced(_)
-            | Reply::Unpinned(_) => {
-                return Err(Error::Closed);
-            }
+        let Reply::Allocated(mut allocated) = self.request(request).await? else {
+            return Err(Error::Closed);
         };
         match pin.replicas {
             Replicas::Everywhere => {

@@ -57,21 +57,9 @@ impl Cluster {
             invited.map_err(|error| Error::Refused(Refusal::Conflict(error.to_string())))?;
         }
         let added = Request::AddPeer { peer: peer.clone() };
-        match self.request(added).await? {
-            Reply::PeerAdded => {}
-            Reply::Allocated(_)
-            | Reply::Barrier(_)
-            | Reply::CredentialCreated(_)
-            | Reply::CredentialRevoked(_)
-            | Reply::DrainEnded(_)
-            | Reply::DrainStarted(_)
-            | Reply::Rebalanced(_)
-            | Reply::PeerRemoved
-            | Reply::Pinned(_)
-            | Reply::Recovered(_)
-            | Reply::Synced(_)
-            | Reply::Unpinned(_) => return Err(Error::Closed),
-        }
+        let Reply::PeerAdded = self.request(added).await? else {
+            return Err(Error::Closed);
+        };
         let since = Instant::now();
         loop {
             let id = self.id_of(peer).await;

@@ -83,20 +83,10 @@ impl Cluster {
 
     /// Makes a request for a pin, and returns it as it is shown.
     pub(super) async fn request_pin(&self, request: Request) -> Result<Pin, Error> {
-        match self.request(request).await? {
-            Reply::Pinned(pin) | Reply::Unpinned(pin) => self.shown_pin(pin).ok_or(Error::Closed),
-            Reply::Allocated(_)
-            | Reply::Barrier(_)
-            | Reply::CredentialCreated(_)
-            | Reply::CredentialRevoked(_)
-            | Reply::DrainEnded(_)
-            | Reply::DrainStarted(_)
-            | Reply::Rebalanced(_)
-            | Reply::PeerAdded
-            | Reply::PeerRemoved
-            | Reply::Recovered(_)
-            | Reply::Synced(_) => Err(Error::Closed),
-        }
+        let (Reply::Pinned(pin) | Reply::Unpinned(pin)) = self.request(request).await? else {
+            return Err(Error::Closed);
+        };
+        self.shown_pin(pin).ok_or(Error::Closed)
     }
 
     /// Prepares a read of the pinset. With `consistent`, the read will show all writes acknowledged before,

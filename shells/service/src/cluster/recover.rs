@@ -13,19 +13,14 @@ use super::status_all::Rows;
 use super::{Cluster, Error, now};
 
 impl Cluster {
-    /// Retries a CID at once at every member where it failed; returns its statuses.
+    /// Retries a CID at once at every member where it failed, or only at this peer; returns its statuses.
     ///
     /// # Errors
-    /// This peer cannot retry it, or is shutting down.
-    pub async fn recover(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
-        self.ask_all(cid, |cid| Call::Recover { cid }).await
-    }
-
-    /// Retries a CID at this peer; returns its status.
-    ///
-    /// # Errors
-    /// The IPFS node cannot verify it, or this peer is shutting down.
-    pub async fn recover_local(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
+    /// This peer cannot retry it, its IPFS node cannot verify it, or this peer is shutting down.
+    pub async fn recover(&self, cid: Cid, local: bool) -> Result<GlobalPinInfo, Error> {
+        if !local {
+            return self.ask_all(cid, |cid| Call::Recover { cid }).await;
+        }
         if !self.is_visible(&cid).await? {
             return self.status_of_absent(&cid, true).await;
         }
@@ -55,58 +50,27 @@ impl Cluster {
         {
             self.compare(Some(cid.clone())).await?;
         }
-        match self.request(Request::Recover { cid: cid.clone() }).await? {
-            Reply::Recovered(_) => Ok(self.own_state(cid).await?.1),
-            Reply::Allocated(_)
-            | Reply::Barrier(_)
-            | Reply::CredentialCreated(_)
-            | Reply::CredentialRevoked(_)
-            | Reply::DrainEnded(_)
-            | Reply::DrainStarted(_)
-            | Reply::Rebalanced(_)
-            | Reply::PeerAdded
-            | Reply::PeerRemoved
-            | Reply::Pinned(_)
-            | Reply::Synced(_)
-            | Reply::Unpinned(_) => Err(Error::Closed),
-        }
+        let Reply::Recovered(_) = self.request(Request::Recover { cid: cid.clone() }).await? else {
+            return Err(Error::Closed);
+        };
+        Ok(self.own_state(cid).await?.1)
     }
 
-    /// Retries everything that failed, at every member; returns the retried CIDs.
+    /// Retries everything that failed, at every member or only at this peer; returns the retried CIDs.
     ///
     /// # Errors
     /// Too many listings are running, the database cannot be read, or this peer is shutting down.
-    pub async fn recover_all(&self) -> Result<Rows, Error> {
+    pub async fn recover_all(&self, local: bool) -> Result<Rows, Error> {
         if self.owner().is_some() {
-            let failed = failed();
-            let recover = |cluster: Self, cid| async move { cluster.recover(cid).await };
-            return self.on_each_own(failed, StatusFilter::ALL, false, recover).await;
+            let recover = move |cluster: Self, cid| async move { cluster.recover(cid, local).await };
+            return self
+                .on_each_own(failed(), StatusFilter::ALL, local, recover)
+                .await;
         }
         let permit = self.acquire_listing()?;
         let own = self.recovered_rows().await?;
-        self.merge(
-            permit,
-            own,
-            Some(Call::RecoverAll),
-            StatusFilter::ALL,
-            MissingRow::Omitted,
-        )
-        .await
-    }
-
-    /// Retries everything that failed at this peer; returns the retried CIDs.
-    ///
-    /// # Errors
-    /// As for [`Self::recover_all`].
-    pub async fn recover_all_local(&self) -> Result<Rows, Error> {
-        if self.owner().is_some() {
-            let failed = failed();
-            let recover = |cluster: Self, cid| async move { cluster.recover_local(cid).await };
-            return self.on_each_own(failed, StatusFilter::ALL, true, recover).await;
-        }
-        let permit = self.acquire_listing()?;
-        let own = self.recovered_rows().await?;
-        self.merge(permit, own, None, StatusFilter::ALL, MissingRow::Omitted)
+        let call = (!local).then_some(Call::RecoverAll);
+        self.merge(permit, own, call, StatusFilter::ALL, MissingRow::Omitted)
             .await
     }
 

@@ -11,19 +11,14 @@ use super::status_all::Rows;
 use super::{Cluster, Error, now};
 
 impl Cluster {
-    /// Compares a CID at every member; returns its statuses.
+    /// Compares a CID at every member, or only at this peer; returns its statuses.
     ///
     /// # Errors
     /// The IPFS node does not answer, or this peer is shutting down.
-    pub async fn sync(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
-        self.ask_all(cid, |cid| Call::Sync { cid }).await
-    }
-
-    /// Compares a CID at this peer; returns its status.
-    ///
-    /// # Errors
-    /// As for [`Self::sync`].
-    pub async fn sync_local(&self, cid: Cid) -> Result<GlobalPinInfo, Error> {
+    pub async fn sync(&self, cid: Cid, local: bool) -> Result<GlobalPinInfo, Error> {
+        if !local {
+            return self.ask_all(cid, |cid| Call::Sync { cid }).await;
+        }
         if !self.is_visible(&cid).await? {
             return self.status_of_absent(&cid, true).await;
         }
@@ -51,37 +46,20 @@ impl Cluster {
         }
     }
 
-    /// Compares everything at every member; returns what changed and what is in error. An owner's pins are
-    /// compared one by one, and those in error are returned.
+    /// Compares everything at every member, or only at this peer; returns what changed and what is in error.
+    /// An owner's pins are compared one by one, and those in error are returned.
     ///
     /// # Errors
     /// Too many listings are running, the IPFS node does not answer, or this peer is shutting down.
-    pub async fn sync_all(&self) -> Result<Rows, Error> {
+    pub async fn sync_all(&self, local: bool) -> Result<Rows, Error> {
         if self.owner().is_some() {
-            let failed = failed();
-            let sync = |cluster: Self, cid| async move { cluster.sync(cid).await };
-            return self.on_each_own(StatusFilter::ALL, failed, false, sync).await;
+            let sync = move |cluster: Self, cid| async move { cluster.sync(cid, local).await };
+            return self.on_each_own(StatusFilter::ALL, failed(), local, sync).await;
         }
         let permit = self.acquire_listing()?;
         let own = self.synced_rows().await?;
-        let call = Some(Call::SyncAll);
+        let call = (!local).then_some(Call::SyncAll);
         self.merge(permit, own, call, StatusFilter::ALL, MissingRow::Omitted)
-            .await
-    }
-
-    /// Compares everything at this peer.
-    ///
-    /// # Errors
-    /// As for [`Self::sync_all`].
-    pub async fn sync_all_local(&self) -> Result<Rows, Error> {
-        if self.owner().is_some() {
-            let failed = failed();
-            let sync = |cluster: Self, cid| async move { cluster.sync_local(cid).await };
-            return self.on_each_own(StatusFilter::ALL, failed, true, sync).await;
-        }
-        let permit = self.acquire_listing()?;
-        let own = self.synced_rows().await?;
-        self.merge(permit, own, None, StatusFilter::ALL, MissingRow::Omitted)
             .await
     }
 
@@ -94,21 +72,10 @@ impl Cluster {
     }
 
     pub(super) async fn compare(&self, cid: Option<Cid>) -> Result<(), Error> {
-        match self.request(Request::Sync { cid }).await? {
-            Reply::Synced(_) => Ok(()),
-            Reply::Allocated(_)
-            | Reply::Barrier(_)
-            | Reply::CredentialCreated(_)
-            | Reply::CredentialRevoked(_)
-            | Reply::DrainEnded(_)
-            | Reply::DrainStarted(_)
-            | Reply::Rebalanced(_)
-            | Reply::PeerAdded
-            | Reply::PeerRemoved
-            | Reply::Pinned(_)
-            | Reply::Recovered(_)
-            | Reply::Unpinned(_) => Err(Error::Closed),
-        }
+        let Reply::Synced(_) = self.request(Request::Sync { cid }).await? else {
+            return Err(Error::Closed);
+        };
+        Ok(())
     }
 }
 

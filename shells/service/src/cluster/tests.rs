@@ -158,10 +158,10 @@ async fn recover_all_lists_only_what_had_failed() {
     let test = TestCluster::new(3).await;
     pinned(&test, 1, ALL_PINNED).await;
     pinned(&test, 2, [PINNED, FAILED, FAILED]).await;
-    let rows = all(test.cluster(1).recover_all().await).await;
+    let rows = all(test.cluster(1).recover_all(false).await).await;
     assert_eq!(rows.len(), 1);
     assert_eq!(statuses(&rows[0]), [TrackerStatus::Pinning; 2]);
-    assert!(all(test.cluster(1).recover_all().await).await.is_empty());
+    assert!(all(test.cluster(1).recover_all(false).await).await.is_empty());
 }
 
 #[tokio::test]

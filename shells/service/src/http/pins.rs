@@ -156,8 +156,7 @@ pub(super) async fn status(Acting(cluster): Acting, hash: Hash, RawQuery(query):
 /// Syncs one CID (a route of Go ipfs-cluster 0.0.12).
 pub(super) async fn sync(Acting(cluster): Acting, hash: Hash, RawQuery(query): RawQuery) -> Response<Body> {
     match cid(hash).and_then(|cid| Ok((cid, local(&parse(query))?))) {
-        Ok((cid, true)) => answer::result(cluster.sync_local(cid).await),
-        Ok((cid, false)) => answer::result(cluster.sync(cid).await),
+        Ok((cid, local)) => answer::result(cluster.sync(cid, local).await),
         Err(failure) => answer::failed(&failure),
     }
 }
@@ -165,8 +164,7 @@ pub(super) async fn sync(Acting(cluster): Acting, hash: Hash, RawQuery(query): R
 /// Syncs all CIDs (a route of Go ipfs-cluster 0.0.12).
 pub(super) async fn sync_all(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Response<Body> {
     let rows = match local(&parse(query)) {
-        Ok(true) => cluster.sync_all_local().await,
-        Ok(false) => cluster.sync_all().await,
+        Ok(local) => cluster.sync_all(local).await,
         Err(failure) => return answer::failed(&failure),
     };
     match rows {
@@ -181,16 +179,14 @@ pub(super) async fn recover(
     RawQuery(query): RawQuery,
 ) -> Response<Body> {
     match cid(hash).and_then(|cid| Ok((cid, local(&parse(query))?))) {
-        Ok((cid, true)) => answer::result(cluster.recover_local(cid).await),
-        Ok((cid, false)) => answer::result(cluster.recover(cid).await),
+        Ok((cid, local)) => answer::result(cluster.recover(cid, local).await),
         Err(failure) => answer::failed(&failure),
     }
 }
 
 pub(super) async fn recover_all(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Response<Body> {
     let rows = match local(&parse(query)) {
-        Ok(true) => cluster.recover_all_local().await,
-        Ok(false) => cluster.recover_all().await,
+        Ok(local) => cluster.recover_all(local).await,
         Err(failure) => return answer::failed(&failure),
     };
     match rows {
