@@ -15,7 +15,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use self::operations::{Answer, Content, OPERATIONS, Operation, Parameter, parameter};
+use self::operations::{Content, Operation, operations, parameter};
 use super::answer;
 use super::scopes::{Access, Route};
 
@@ -53,8 +53,9 @@ pub(super) fn document(table: &[Route], version: &str) -> Value {
         })
         .into_generator();
     let mut paths: Map<String, Value> = Map::new();
+    let operations = operations();
     for route in table {
-        let described = OPERATIONS
+        let described = operations
             .iter()
             .find(|operation| operation.method == route.method.as_str() && operation.path == route.path);
         let Some(operation) = described else { continue };
@@ -117,8 +118,10 @@ fn of_operation(operation: &Operation, access: Access, schemas: &mut SchemaGener
         described["x-scope"] = scope.name().into();
     }
     let in_path = path_parameters(operation.path);
-    let in_query = operation.parameters.iter().flat_map(|group| group.iter());
-    let parameters: Vec<Value> = in_path.chain(in_query.map(of_parameter)).collect();
+    let in_query = operation.query_parameters().map(|(name, kind, meaning)| {
+        json!({"name": name, "in": "query", "description": meaning, "schema": {"type": kind}})
+    });
+    let parameters: Vec<Value> = in_path.chain(in_query).collect();
     if !parameters.is_empty() {
         described["parameters"] = parameters.into();
     }
@@ -155,20 +158,13 @@ fn path_parameters(path: &str) -> impl Iterator<Item = Value> {
     })
 }
 
-fn of_parameter(parameter: &Parameter) -> Value {
-    let (name, kind, description) = parameter;
-    json!({"name": name, "in": "query", "description": description, "schema": {"type": kind}})
-}
-
 fn responses(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
     let mut all = Map::new();
-    for (status, answer) in operation.answers {
-        let described = match answer {
-            Answer::Empty(description) => json!({"description": description}),
-            Answer::Body(description, body) => {
-                json!({"description": description, "content": content(body, schemas)})
-            }
-        };
+    for (status, description, body) in &operation.answers {
+        let mut described = json!({"description": description});
+        if let Some(body) = body {
+            described["content"] = content(body, schemas);
+        }
         all.insert(status.to_string(), described);
     }
     all.insert(
@@ -224,12 +220,13 @@ mod tests {
             .iter()
             .map(|route| (route.method.to_string(), route.path))
             .collect();
-        let described = OPERATIONS
+        let operations = operations();
+        let described = operations
             .iter()
             .map(|operation| (operation.method.to_owned(), operation.path));
         let set: BTreeSet<(String, &str)> = described.collect();
         assert_eq!(set, routes);
-        assert_eq!(OPERATIONS.len(), routes.len());
+        assert_eq!(operations.len(), routes.len());
     }
 
     #[tokio::test]
@@ -253,7 +250,7 @@ mod tests {
                 Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
             }
         }
-        assert_eq!(ids.len(), OPERATIONS.len());
+        assert_eq!(ids.len(), operations().len());
         let pin = &document["paths"]["/pins/{hash}"]["post"];
         assert_eq!(pin["x-scope"], "pin");
         let path = &document["paths"]["/pins/ipfs/{path}"]["post"]["parameters"][0];
@@ -263,10 +260,10 @@ mod tests {
     #[test]
     fn parameters_of_pins_and_uploads_are_those_of_the_client() {
         let names = |method: &str, path: &str| {
-            let mut all = OPERATIONS.iter();
+            let mut all = operations().into_iter();
             let operation = all.find(|operation| (operation.method, operation.path) == (method, path));
-            let groups = operation.unwrap().parameters.iter();
-            let names = groups.flat_map(|group| group.iter()).map(|(name, ..)| *name);
+            let parameters = operation.unwrap();
+            let names = parameters.query_parameters().map(|(name, ..)| name);
             names.collect::<BTreeSet<_>>()
         };
         let pin = PinOptions {
