@@ -91,7 +91,7 @@ impl Node {
         let own = free.get(me).copied().unwrap_or(0);
         candidates.retain(|peer, _| {
             let is_more = free.get(peer).is_some_and(|free| *free > own);
-            is_more || planted!(OutgrownDownhill)
+            peer != me && (is_more || planted!(OutgrownDownhill))
         });
         if let Some(command) = drainer::replace(pin, me, &candidates) {
             let proposal = self.requests.mint(self.raft.id(), command);
