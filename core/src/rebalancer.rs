@@ -1,5 +1,6 @@
 //! Rebalancing of this peer's copies: those above its target move to peers below theirs, and copies that
-//! share a zone with another one move to a zone without. As in a [drain](crate::drainer), each peer moves its own.
+//! share a zone with another one move to a zone without. As in a [drain](crate::drainer), each peer moves its
+//! own.
 //!
 //! ```text
 //!          off the target, or a run is asked for          all pins are passed

@@ -212,8 +212,8 @@ const REBALANCE: &str = "\
 Evens out the copies among the live peers: each is to hold its share by the capacity of its repository. \
 Copies above the share of their peer move to peers below theirs, the fewest that are needed. A copy that \
 shares a zone (the tag that pins are allocated by) with another copy moves to a zone without one. Each copy \
-leaves only when all other holders that are alive have confirmed theirs. Copies stay where a pin prefers them \
-(--allocations), and pins that every peer holds do not move.
+leaves only when all other holders that are alive have confirmed theirs. Copies stay where a pin prefers \
+them (--allocations), and pins that every peer holds do not move.
 
 A run ends by itself once each live peer has passed over its pins. With --automatic true, copies also move \
 whenever a peer deviates from its share by more than the threshold, for instance when a peer was added. The \
