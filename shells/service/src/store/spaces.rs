@@ -164,10 +164,10 @@ pub(super) fn leftovers(db: &Database, current: &Generation) -> Result<Vec<Keysp
     others.map(|name| keyspace(db, &name)).collect()
 }
 
-/// Seals memtables before they reach the size from which fjall asks its workers to, so that it does so only for
-/// a batch of megabytes. It asks with each write until a worker has sealed the memtable, and a worker that seals
-/// one waits for room in the same queue of 1,000 requests: if all workers do, they and the writer wait forever
-/// (fjall 3.1.13). Sealed memtables are counted, and block their writer.
+/// Seals memtables before they reach the size from which fjall asks its workers to, so that it does so only
+/// for a batch of megabytes. It asks with each write until a worker has sealed the memtable, and a worker
+/// that seals one waits for room in the same queue of 1,000 requests: if all workers do, they and the writer
+/// wait forever (fjall 3.1.13). Sealed memtables are counted, and block their writer.
 pub(super) fn bound_memory(keyspaces: &[&Keyspace]) -> Result<(), StoreError> {
     for keyspace in keyspaces {
         if keyspace.tree.active_memtable().size() > memtable_size(keyspace.name()) / 4 * 3 {
