@@ -67,6 +67,16 @@ struct Pass {
     left: BTreeMap<PeerId, u64>,
     /// Last CID that was examined.
     cursor: Option<Cid>,
+    /// Set if a copy has moved since the pass was at the first CID.
+    has_moved: bool,
+}
+
+/// A proposed move.
+#[derive(Debug)]
+struct Proposed {
+    /// Version of the pin that it was decided from.
+    version: Index,
+    to: PeerId,
 }
 
 /// The settings of the cluster, and the progress of this peer.
@@ -80,8 +90,7 @@ pub(crate) struct Rebalancer {
     progress: RebalanceProgress,
     /// The run whose part of this peer has ended.
     finished: Option<Timestamp>,
-    /// Proposed moves: the versions of the pins that they were decided from.
-    proposed: BTreeMap<Cid, Index>,
+    proposed: BTreeMap<Cid, Proposed>,
     /// Time at which the proposed moves count as lost.
     lost_at: Instant,
     /// Log index that a count of the own copies must include before the next pass.
@@ -167,16 +176,10 @@ impl Rebalancer {
             return;
         }
         self.next_step = now.mono + STEP_PAUSE;
-        let before = self.proposed.len();
-        self.proposed
-            .retain(|cid, version| view.pin(cid).is_some_and(|pin| pin.version == *version));
-        if self.proposed.len() < before {
-            self.moved_at = applied;
-        }
-        if !self.proposed.is_empty() && now.mono < self.lost_at {
+        self.settle_proposed(now, view, applied);
+        if !self.proposed.is_empty() {
             return;
         }
-        self.proposed.clear();
         match self.pass.take() {
             None => self.start_pass(now, peers, out),
             Some(pass) => {
@@ -189,6 +192,30 @@ impl Rebalancer {
             }
         }
         self.progress.is_passing = self.pass.is_some();
+    }
+
+    /// Counts the proposed moves that were applied. Those that were not, as another holder of the pin has
+    /// moved its copy first, or as they were lost, can be made with another pin.
+    fn settle_proposed(&mut self, now: Now, view: &impl PinsetView, applied: Index) {
+        for (cid, proposed) in std::mem::take(&mut self.proposed) {
+            let pin = view.pin(&cid);
+            let is_open = pin.as_ref().is_some_and(|pin| pin.version == proposed.version);
+            if is_open && now.mono < self.lost_at {
+                self.proposed.insert(cid, proposed);
+                continue;
+            }
+            let stays = pin.is_some_and(|pin| pin.allocations.contains(&self.me));
+            if !stays {
+                self.moved_at = applied;
+                self.progress.moved += 1;
+            }
+            let Some(pass) = &mut self.pass else { continue };
+            if !stays {
+                pass.has_moved = true;
+            } else if let Some(left) = pass.left.get_mut(&proposed.to) {
+                *left += 1;
+            }
+        }
     }
 
     fn start_pass(&mut self, now: Now, peers: &Peers, out: &mut Vec<Command>) {
@@ -220,8 +247,11 @@ impl Rebalancer {
             planned: left.values().sum(),
             ..RebalanceProgress::default()
         };
-        let cursor = None;
-        self.pass = Some(Pass { left, cursor });
+        self.pass = Some(Pass {
+            left,
+            cursor: None,
+            has_moved: false,
+        });
     }
 
     /// Rests, and proposes the end of this peer's part of a run.
@@ -257,7 +287,9 @@ impl Rebalancer {
         }
         let cids = view.allocated(&self.me, pass.cursor.as_ref(), self.chunk);
         if cids.is_empty() {
-            return None;
+            let goes_on = pass.has_moved && pass.left.values().any(|left| *left > 0);
+            (pass.cursor, pass.has_moved) = (None, false);
+            return goes_on.then_some(pass);
         }
         self.lost_at = now.mono + PROPOSAL_TIMEOUT;
         for cid in cids {
@@ -273,8 +305,8 @@ impl Rebalancer {
                 if let Some(left) = pass.left.get_mut(&to) {
                     *left = left.saturating_sub(1);
                 }
-                self.progress.moved += 1;
-                self.proposed.insert(cid, pin.version);
+                let version = pin.version;
+                self.proposed.insert(cid, Proposed { version, to });
                 out.push(command);
             }
         }

@@ -231,6 +231,33 @@ fn moves_stop_at_the_target_and_stay_within_the_limit() {
 }
 
 #[test]
+fn move_that_another_holder_forestalls_is_made_with_another_pin() {
+    let (mut disk, all) = (stored(40), peers(&[(1, 40, "a"), (2, 0, "a")], &[]));
+    let mut rebalancer = rebalancer(asked(&[]));
+    let (mut moves, mut forestalled) = (0, 0);
+    for number in 0..60 {
+        let mut commands = Vec::new();
+        rebalancer.handle_timeout(at(number * 200), &disk, &all, 100, &mut commands);
+        for command in commands {
+            let Command::Reallocate { cid, allocations, .. } = command else {
+                continue;
+            };
+            let pin = disk.pins.get_mut(&cid).expect("is stored");
+            pin.version += 1;
+            // Every other one comes too late.
+            if forestalled < 10 && (moves + forestalled) % 2 == 0 {
+                forestalled += 1;
+            } else {
+                pin.allocations = allocations;
+                moves += 1;
+            }
+        }
+    }
+    assert_eq!((moves, forestalled), (20, 10));
+    assert_eq!(rebalancer.progress().moved, 20);
+}
+
+#[test]
 fn small_deviations_move_nothing_unless_a_run_is_asked_for() {
     let near = [(1, 105, "a"), (2, 95, "a")];
     let mut disk = stored(105);
