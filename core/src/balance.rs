@@ -20,7 +20,7 @@ const DEVIATION_MIN: u64 = 2;
 /// Copies and capacity of one peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Load {
-    /// Number of pins that are allocated to the peer by name or to all peers.
+    /// Number of pins that are allocated to the peer by name.
     pub(crate) copies: u64,
     /// Size of its repository at most, in bytes; `None` if unknown.
     pub(crate) capacity: Option<u64>,
