@@ -117,7 +117,7 @@ impl Answers {
                     format!("answers {request:?} with {pin:?}")
                 });
                 if matches!(reply, Reply::Pinned(_)) {
-                    self.of_pinned(step, pin, found);
+                    of_pinned(step, process, pin, found);
                 }
             }
             (Request::CreateCredential { .. }, Reply::CredentialCreated(_))
@@ -206,20 +206,6 @@ impl Answers {
         });
     }
 
-    /// Checks that a repeated pin request retries a failed pin at once.
-    fn of_pinned(&self, step: &Step<'_>, pin: &Pin, found: &mut Findings<'_>) {
-        let store = &step.peer().disk.written;
-        let is_mine = pin.is_allocated_to(&step.peer().id) && store.pins.get(&pin.cid) == Some(pin);
-        let ended = |event: &Event| matches!(event, Event::IpfsFinished { .. } | Event::IpfsLacks { .. });
-        let local = store.locals.get(&pin.cid);
-        let has_failed = local.is_none_or(|local| local.phase == Phase::PinError);
-        let is_running = step.peer().ipfs.is_running(&pin.cid);
-        let may_fail = step.events.iter().any(ended) || is_running || store.reconciling;
-        found.require(!is_mine || !has_failed || may_fail, "answers", || {
-            format!("confirms {pin:?}, and does not try again what has failed: {local:?}")
-        });
-    }
-
     fn of_refusal(
         &self,
         step: &Step<'_>,
@@ -263,6 +249,21 @@ impl Answers {
             format!("refuses {request:?}: {refusal:?}")
         });
     }
+}
+
+/// Checks that a repeated pin request retries a failed pin at once.
+fn of_pinned(step: &Step<'_>, process: &Process, pin: &Pin, found: &mut Findings<'_>) {
+    let store = &step.peer().disk.written;
+    let is_mine = pin.is_allocated_to(&step.peer().id) && store.pins.get(&pin.cid) == Some(pin);
+    let ended = |event: &Event| matches!(event, Event::IpfsFinished { .. } | Event::IpfsLacks { .. });
+    let local = store.locals.get(&pin.cid);
+    let has_failed = local.is_none_or(|local| local.phase == Phase::PinError);
+    // The IPFS node may have ended it, and the core not know it yet (seed 800294).
+    let is_running = process.operates_on(&pin.cid);
+    let may_fail = step.events.iter().any(ended) || is_running || store.reconciling;
+    found.require(!is_mine || !has_failed || may_fail, "answers", || {
+        format!("confirms {pin:?}, and does not try again what has failed: {local:?}")
+    });
 }
 
 /// Returns whether a request may be refused for this reason.

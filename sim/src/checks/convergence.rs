@@ -138,18 +138,19 @@ fn repair(world: &World) -> Option<String> {
             number.is_some_and(|number| world.is_well(number))
         };
         let living = pin.allocations.iter().filter(is_well).count();
-        let is_gone = |id: &cluster_core::PeerId| {
-            let mut members = world.members().peers.values();
-            !members.any(|member| member.peer == *id)
-        };
-        if well >= min as usize && pin.allocations.iter().any(is_gone) {
-            return Some(format!("a pin to leave who is no member any more: {pin:?}"));
-        }
         let free = (0..world.peers.len()).filter(|number| {
             let id = &world.peers[*number].id;
             world.is_well(*number) && !drains.contains_key(id) && !pin.allocations.contains(id)
         });
         let most = well.min(living + free.count());
+        let is_gone = |id: &cluster_core::PeerId| {
+            let mut members = world.members().peers.values();
+            !members.any(|member| member.peer == *id)
+        };
+        // A former member keeps its place while no other peer can take it: drained ones cannot.
+        if most >= min as usize && pin.allocations.iter().any(is_gone) {
+            return Some(format!("a pin to leave who is no member any more: {pin:?}"));
+        }
         if world.options.failover > 0 && living < most.min(min as usize) {
             return Some(format!("repair of a pin with {living} living copies: {pin:?}"));
         }

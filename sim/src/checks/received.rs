@@ -284,6 +284,11 @@ impl Process {
         self.outgrown.contains(cid)
     }
 
+    /// Returns whether an operation on a CID whose end the process has not seen was under way before this step.
+    pub(super) fn operates_on(&self, cid: &Cid) -> bool {
+        self.ops.values().any(|other| other == cid)
+    }
+
     /// Returns the states of the rebalancing at some moment of this step.
     pub(super) fn rebalances(&self) -> &[Rebalance] {
         &self.rebalances
