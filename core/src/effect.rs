@@ -192,6 +192,9 @@ pub enum IpfsAction {
         origins: Vec<String>,
         /// A pin that shares most of its blocks, for Kubo's `pin update`.
         update_from: Option<Cid>,
+        /// Set if the copy moves here from another peer while moves are limited in bytes per second: its
+        /// bytes count against [`View::move_rate`](crate::View::move_rate).
+        is_move: bool,
     },
     /// Unpin a CID. A CID that is not pinned counts as success.
     Unpin {

@@ -26,6 +26,8 @@ pub(crate) struct Change {
     pub(crate) outcome: Outcome,
     /// CID whose pin the tracker must re-evaluate.
     pub(crate) touched: Option<Cid>,
+    /// Peers that a re-allocation removed from the pin.
+    pub(crate) removed: Vec<PeerId>,
 }
 
 /// The part of the replicated state that is kept in memory: all but the pins.
@@ -89,8 +91,14 @@ impl Pinset {
                 continue;
             }
             touched_windows.insert(id.origin);
+            let removed = removed_peers(draft, &command);
             let (outcome, touched) = self.apply_command(draft, index, command);
-            changes.push(Change { id, outcome, touched });
+            changes.push(Change {
+                id,
+                outcome,
+                touched,
+                removed,
+            });
         }
         for origin in touched_windows {
             draft.ops.push(StoreOp::PutWindow {
@@ -252,6 +260,17 @@ fn change_policy<V: PinsetView, E>(
     let outcome = change(&mut policy)?;
     draft.set_policy(policy);
     Ok(outcome)
+}
+
+/// Returns the peers that a re-allocation removes from the allocations of its pin.
+fn removed_peers<V: PinsetView>(draft: &Draft<'_, V>, command: &Command) -> Vec<PeerId> {
+    let Command::Reallocate { cid, allocations, .. } = command else {
+        return Vec::new();
+    };
+    let old = draft.pin(cid).map(|pin| pin.allocations).unwrap_or_default();
+    old.into_iter()
+        .filter(|peer| !allocations.contains(peer))
+        .collect()
 }
 
 fn reallocate<V: PinsetView>(

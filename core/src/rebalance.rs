@@ -21,6 +21,12 @@ pub struct RebalanceSettings {
     pub moves_max: u32,
     /// Maximum number of such copies in the cluster, divided equally among the live peers: one each at least.
     pub moves_total_max: u32,
+    /// Maximum rate at which a peer fetches copies that move to it, also those of drains, in bytes per
+    /// second; 0 for no limit.
+    pub bytes_per_second: u64,
+    /// Maximum rate of all peers together, divided equally among those that can receive copies; 0 for no
+    /// limit.
+    pub bytes_total_per_second: u64,
 }
 
 impl Default for RebalanceSettings {
@@ -30,6 +36,8 @@ impl Default for RebalanceSettings {
             threshold_percent: 10,
             moves_max: 64,
             moves_total_max: 512,
+            bytes_per_second: 0,
+            bytes_total_per_second: 0,
         }
     }
 }
@@ -44,6 +52,20 @@ impl RebalanceSettings {
         let total = self.moves_total_max as usize;
         let part = total * (at + 1) / count.max(1) - total * at / count.max(1);
         part.min(self.moves_max as usize).max(1)
+    }
+
+    /// Returns whether the bytes of moves are limited.
+    pub(crate) fn limits_bytes(&self) -> bool {
+        self.bytes_per_second > 0 || self.bytes_total_per_second > 0
+    }
+
+    /// Returns the rate at which each of `receivers` peers may fetch copies that move to it, in bytes per
+    /// second: 1 at least. `None` if it is not limited.
+    pub(crate) fn bytes_of(&self, receivers: usize) -> Option<u64> {
+        let each = (self.bytes_per_second > 0).then_some(self.bytes_per_second);
+        let part = self.bytes_total_per_second / receivers.max(1) as u64;
+        let part = (self.bytes_total_per_second > 0).then_some(part.max(1));
+        each.into_iter().chain(part).min()
     }
 }
 
@@ -179,5 +201,29 @@ mod tests {
         assert_eq!(parts(3), [3, 3, 4]);
         assert_eq!(parts(7).iter().sum::<usize>(), 10);
         assert_eq!(parts(20), [1; 20]);
+    }
+
+    #[test]
+    fn rate_of_a_peer_is_the_lower_of_its_limit_and_its_part_of_the_total() {
+        let rate = |bytes_per_second, bytes_total_per_second, receivers| {
+            let settings = RebalanceSettings {
+                bytes_per_second,
+                bytes_total_per_second,
+                ..RebalanceSettings::default()
+            };
+            assert_eq!(
+                settings.limits_bytes(),
+                settings.bytes_of(receivers).is_some(),
+                "{settings:?}"
+            );
+            settings.bytes_of(receivers)
+        };
+        assert_eq!(rate(0, 0, 3), None);
+        assert_eq!(rate(500, 0, 3), Some(500));
+        assert_eq!(rate(0, 900, 3), Some(300));
+        assert_eq!(rate(500, 900, 3), Some(300));
+        assert_eq!(rate(200, 900, 3), Some(200));
+        assert_eq!(rate(0, 2, 3), Some(1), "never 0, which would be no limit");
+        assert_eq!(rate(0, 900, 0), Some(900));
     }
 }

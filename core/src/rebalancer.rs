@@ -58,6 +58,10 @@ pub struct RebalanceProgress {
     pub planned: u64,
     /// Number of copies that it has moved, those for zones included.
     pub moved: u64,
+    /// Number of copies that were moved since the start of the process.
+    pub moved_in_all: u64,
+    /// Number of proposed moves since then that did not take effect.
+    pub undone_in_all: u64,
 }
 
 /// A pass over the pins of this peer.
@@ -208,6 +212,9 @@ impl Rebalancer {
             if !stays {
                 self.moved_at = applied;
                 self.progress.moved += 1;
+                self.progress.moved_in_all += 1;
+            } else {
+                self.progress.undone_in_all += 1;
             }
             let Some(pass) = &mut self.pass else { continue };
             if !stays {
@@ -244,8 +251,10 @@ impl Rebalancer {
             return self.end_part(now, self.rest, out);
         }
         self.progress = RebalanceProgress {
+            is_passing: true,
             planned: left.values().sum(),
-            ..RebalanceProgress::default()
+            moved: 0,
+            ..self.progress
         };
         self.pass = Some(Pass {
             left,

@@ -3,6 +3,7 @@
 //! failures are retried indefinitely, with growing pauses.
 
 mod comparisons;
+mod incoming;
 mod operations;
 mod queue_heads;
 mod scans;
@@ -21,6 +22,7 @@ use crate::view::PinsetView;
 use crate::wire::CopyOf;
 
 use self::comparisons::Comparisons;
+use self::incoming::Incoming;
 use self::operations::Operations;
 use self::queue_heads::QueueHeads;
 use self::scans::Reconciling;
@@ -74,6 +76,7 @@ pub(crate) struct Tracker {
     recovering: Option<Option<Cid>>,
     comparisons: Comparisons,
     surplus: Surplus,
+    incoming: Incoming,
 }
 
 impl Tracker {
@@ -90,6 +93,7 @@ impl Tracker {
             recovering: None,
             comparisons: Comparisons::new(config, now),
             surplus: Surplus::default(),
+            incoming: Incoming::default(),
         }
     }
 
@@ -109,6 +113,16 @@ impl Tracker {
             .map(|running| (&running.cid, running.pin.is_none()))
     }
 
+    /// Notes, before a pin is [re-evaluated](Tracker::touch), whether its last change moves a copy here whose
+    /// bytes are limited.
+    pub(crate) fn note_move(&mut self, cid: &Cid, is_move: bool) {
+        if is_move {
+            self.incoming.add(cid);
+        } else {
+            self.incoming.remove(cid);
+        }
+    }
+
     /// Re-evaluates a CID after its pin was added, changed, removed or requested again.
     pub(crate) fn touch<V: PinsetView>(
         &mut self,
@@ -124,9 +138,12 @@ impl Tracker {
             self.queue_heads.add(key);
         }
         match (pin, local) {
-            (None, None) => {}
+            (None, None) => self.incoming.remove(cid),
             (Some(pin), local) => self.queue_pin(now, draft, &pin, local, index, out),
-            (None, Some(local)) => self.queue_unpin(now, draft, cid, local, index, out),
+            (None, Some(local)) => {
+                self.incoming.remove(cid);
+                self.queue_unpin(now, draft, cid, local, index, out);
+            }
         }
     }
 

@@ -328,6 +328,7 @@ impl Client {
                 threshold_percent: *self.rng.pick(&[0, 10, 50]),
                 moves_max: *self.rng.pick(&[1, 3, 256]),
                 moves_total_max: *self.rng.pick(&[2, 8, 512]),
+                ..RebalanceSettings::default()
             }),
             2 | 3 => RebalanceChange::Start {
                 since: Timestamp(World::now()),

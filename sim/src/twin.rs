@@ -143,6 +143,7 @@ impl Ipfs {
             name: String::new(),
             origins: Vec::new(),
             update_from: None,
+            is_move: false,
         };
         self.run_to_end(action, available)
     }

@@ -172,10 +172,12 @@ fn encoding_of_the_rebalancing_is_stable() {
         threshold_percent: 10,
         moves_max: 300,
         moves_total_max: 5,
+        bytes_per_second: 300,
+        bytes_total_per_second: 6,
     };
     let encoded = |change| encode_for_version(POLICY_VERSION, &Command::Rebalance { change });
     let change = RebalanceChange::Settings(settings);
-    assert_eq!(encoded(change), [2, 10, 0, 1, 10, 0xac, 2, 5]);
+    assert_eq!(encoded(change), [2, 10, 0, 1, 10, 0xac, 2, 5, 0xac, 2, 6]);
     let since = Timestamp(7);
     assert_eq!(encoded(RebalanceChange::Start { since }), [2, 10, 1, 7]);
     let peer = peer(7);

@@ -155,6 +155,7 @@ impl Node {
             id,
             mut outcome,
             touched,
+            removed,
         } in changes
         {
             if let Outcome::Recorded(wish) = &outcome {
@@ -185,6 +186,11 @@ impl Node {
             }
             self.requests.applied(origin, id, &outcome, &mut step.requests);
             if let Some(cid) = touched {
+                // A peer moves only its own copies; the failover replaces those of others.
+                let mover = self.raft.members().peer(id.origin);
+                let is_move = mover.is_some_and(|peer| removed.contains(peer));
+                let is_limited = self.rebalancer.state().settings.limits_bytes();
+                self.tracker.note_move(&cid, is_move && is_limited);
                 self.tracker
                     .touch(step.now, &mut step.draft, &cid, index, &mut step.tracker);
             }

@@ -7,6 +7,7 @@ mod deposed;
 mod drains;
 mod effects;
 mod harness;
+mod incoming;
 mod limits;
 mod lost_data;
 mod membership;

@@ -169,6 +169,18 @@ impl<'a> View<'a> {
         Balance::new(self.node.peers(now).loads)
     }
 
+    /// Returns the rate at which this peer may fetch copies that move to it, in bytes per second. `None` if
+    /// it is not limited.
+    pub fn move_rate(self, now: Now) -> Option<u64> {
+        let settings = &self.node.rebalancer.state().settings;
+        if !settings.limits_bytes() {
+            return None;
+        }
+        let alive = self.node.monitor.alive(now.mono);
+        let receivers = alive.iter().filter(|peer| !self.node.drainer.is_drained(peer));
+        settings.bytes_of(receivers.count())
+    }
+
     /// Returns the numbers of dropped messages.
     pub fn counters(self) -> Counters {
         self.node.counters

@@ -210,6 +210,8 @@ fn moves_stop_at_the_target_and_stay_within_the_limit() {
         is_passing: false,
         planned: 15,
         moved: 15,
+        moved_in_all: 15,
+        undone_in_all: 0,
     };
     assert_eq!(rebalancer.progress(), &expected);
     // The counts of the other peer arrive late: nothing is planned from an old one of this peer's.

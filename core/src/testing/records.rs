@@ -295,15 +295,18 @@ fn drain() -> impl Strategy<Value = Drain> {
 }
 
 fn rebalance_settings() -> impl Strategy<Value = RebalanceSettings> {
-    let fields = (any::<bool>(), any::<u32>(), any::<u32>(), any::<u32>());
-    fields.prop_map(
-        |(automatic, threshold_percent, moves_max, moves_total_max)| RebalanceSettings {
+    let limits = (any::<u32>(), any::<u32>(), any::<u64>(), any::<u64>());
+    (any::<bool>(), any::<u32>(), limits).prop_map(|(automatic, threshold_percent, limits)| {
+        let (moves_max, moves_total_max, bytes_per_second, bytes_total_per_second) = limits;
+        RebalanceSettings {
             automatic,
             threshold_percent,
             moves_max,
             moves_total_max,
-        },
-    )
+            bytes_per_second,
+            bytes_total_per_second,
+        }
+    })
 }
 
 fn rebalance() -> impl Strategy<Value = Rebalance> {

@@ -22,6 +22,10 @@ const FIRST_STALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// collected meanwhile.
 const FULL_ATTEMPTS: u32 = 2;
 
+/// Maximum number of copies that move here which are fetched beside the slots: they wait for their bytes, and
+/// pins of clients must not wait behind them.
+const MOVES_BESIDE_MAX: usize = 512;
+
 /// Maximum length of an error text that is kept, in bytes.
 const ERROR_MAX: usize = 1024;
 
@@ -37,13 +41,15 @@ pub(super) struct Running {
     deadline: Instant,
     /// Maximum time without progress while other CIDs wait for its slot.
     stall_timeout: Duration,
+    /// Set if it runs beside the slots.
+    is_beside: bool,
     pub(super) cancelled: bool,
 }
 
 impl Running {
     /// Returns the time at which to cancel it.
     pub(super) fn stalls_at(&self, slots_are_contended: bool) -> Instant {
-        if slots_are_contended && self.pin.is_some() {
+        if slots_are_contended && self.pin.is_some() && !self.is_beside {
             self.deadline.min(self.last_progress + self.stall_timeout)
         } else {
             self.deadline
@@ -54,8 +60,10 @@ impl Running {
 /// The running operations, one for each CID.
 #[derive(Debug)]
 pub(super) struct Operations {
-    /// Maximum number of concurrent operations.
+    /// Maximum number of concurrent operations but those beside the slots.
     slots: usize,
+    /// Number of running operations beside the slots.
+    beside: usize,
     running: BTreeMap<OpId, Running>,
     by_cid: BTreeMap<Cid, OpId>,
 }
@@ -64,13 +72,14 @@ impl Operations {
     pub(super) fn new(slots: usize) -> Self {
         Self {
             slots,
+            beside: 0,
             running: BTreeMap::new(),
             by_cid: BTreeMap::new(),
         }
     }
 
     pub(super) fn has_free_slot(&self) -> bool {
-        self.running.len() < self.slots
+        self.running.len() - self.beside < self.slots
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Running> {
@@ -83,6 +92,7 @@ impl Operations {
     }
 
     fn start(&mut self, op: OpId, running: Running) {
+        self.beside += usize::from(running.is_beside);
         self.by_cid.insert(running.cid.clone(), op);
         self.running.insert(op, running);
     }
@@ -90,6 +100,7 @@ impl Operations {
     fn finish(&mut self, op: OpId) -> Option<Running> {
         let running = self.running.remove(&op)?;
         self.by_cid.remove(&running.cid);
+        self.beside -= usize::from(running.is_beside);
         Some(running)
     }
 
@@ -129,8 +140,13 @@ impl Operations {
 
     pub(super) fn check(&self) {
         assert!(
-            self.running.len() <= self.slots,
+            self.running.len() - self.beside <= self.slots && self.beside <= MOVES_BESIDE_MAX,
             "no more operations than allowed"
+        );
+        let beside = self.running.values().filter(|running| running.is_beside);
+        assert!(
+            beside.count() == self.beside,
+            "operations beside the slots are counted"
         );
         assert!(
             self.running.len() == self.by_cid.len(),
@@ -208,6 +224,7 @@ impl Tracker {
             draft.dequeue(key);
         }
         if wants_pin(local.phase) {
+            self.incoming.remove(&running.cid);
             // The depth may have changed while the pin was queued.
             let mode = running.pin.unwrap_or(local.mode);
             draft.put_local(
@@ -347,11 +364,13 @@ impl Tracker {
         out: &mut Vec<Output>,
     ) {
         let wanted = draft.pin(cid).filter(|pin| pin.is_allocated_to(&self.me));
+        let mut is_move = false;
         let (action, pin, timeout) = match local.phase {
             Phase::Lost | Phase::PinError | Phase::PinQueued | Phase::Pinned => {
                 // Reconciliation will correct a difference between queue and pinset.
                 let Some(pin) = wanted else { return };
                 let mode = pin.options.mode;
+                is_move = self.incoming.contains(cid);
                 let action = IpfsAction::Pin {
                     cid: cid.clone(),
                     mode,
@@ -362,6 +381,7 @@ impl Tracker {
                     },
                     origins: pin.options.origins,
                     update_from: pin.options.pin_update,
+                    is_move,
                 };
                 (action, Some(mode), self.config.pin_timeout)
             }
@@ -387,6 +407,7 @@ impl Tracker {
             last_progress: now.mono,
             deadline,
             stall_timeout,
+            is_beside: is_move && self.operations.beside < MOVES_BESIDE_MAX,
             cancelled: false,
         };
         self.operations.start(op, running);

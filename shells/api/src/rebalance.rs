@@ -18,6 +18,11 @@ pub struct Rebalance {
     pub moves_max: u32,
     /// The same for all peers together. It is divided equally among the live ones, one each at least.
     pub moves_total_max: u32,
+    /// Maximum rate at which a peer fetches copies that move to it, those of drains included, in bytes per
+    /// second; 0 for no limit.
+    pub bytes_per_second: u64,
+    /// The same for all peers together, divided equally among the live ones that are not drained.
+    pub total_bytes_per_second: u64,
     /// Time when the run that is under way was asked for; null if none is.
     pub running_since: Option<Time>,
     /// Peers that have ended their part of the run.

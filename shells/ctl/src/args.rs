@@ -224,7 +224,9 @@ Examples:
   ipfs-cluster-ctl peers rebalance --dry-run          show each peer's copies and share, and the moves needed
   ipfs-cluster-ctl peers rebalance --wait             rebalance once, with progress
   ipfs-cluster-ctl peers rebalance --stop             end the run; moved copies stay
-  ipfs-cluster-ctl peers rebalance --automatic true   rebalance whenever it is needed";
+  ipfs-cluster-ctl peers rebalance --automatic true   rebalance whenever it is needed
+  ipfs-cluster-ctl peers rebalance --bytes-per-second 50MB
+                                                      limit what each peer fetches for moves, also of drains";
 
 /// Arguments of `peers rebalance`.
 #[derive(Debug, Args)]
@@ -258,6 +260,13 @@ pub(crate) struct RebalanceSettings {
     /// The same for all peers together, divided equally; 512 by default
     #[arg(long, value_name = "NUMBER")]
     pub(crate) total_moves: Option<u32>,
+    /// Maximum rate at which a peer fetches copies that move to it, those of drains included, like 50MB; 0,
+    /// the default, for no limit
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) bytes_per_second: Option<String>,
+    /// The same for all peers together, divided equally
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) total_bytes_per_second: Option<String>,
 }
 
 const DRAIN: &str = "\

@@ -1,13 +1,25 @@
 //! Text output, byte for byte as the Go tool prints it, because scripts parse it.
 
+/// Appends one formatted line. Writing to memory cannot fail.
+macro_rules! line {
+    ($out:expr, $($arg:tt)*) => {
+        let _ = write!($out, $($arg)*);
+        $out.end_line();
+    };
+}
+
+mod moves;
+
 use crate::human;
-use cluster_api::terminal::{self, Escaping};
+use cluster_api::terminal::Escaping;
 use cluster_api::{
-    AddedOutput, Alert, BandwidthByProtocol, Caller, Credential, CredentialCreated, CredentialUsage, Drain,
-    Event, GlobalPinInfo, GlobalRepoGc, GlobalScrub, GoDuration, HealthSummary, Id, Metric, Pin, PinMode,
-    Problem, Rebalance, Scrub, ScrubCycle, Time, Transfer, Version,
+    AddedOutput, Alert, BandwidthByProtocol, Caller, Credential, CredentialCreated, CredentialUsage, Event,
+    GlobalPinInfo, GlobalRepoGc, GlobalScrub, HealthSummary, Id, Metric, Pin, PinMode, Problem, Scrub,
+    ScrubCycle, Time, Transfer, Version,
 };
 use std::fmt::{self, Write};
+
+pub(crate) use self::moves::{progress, rebalance_progress};
 
 /// Lines of text. Values written into a line are escaped, so that they cannot end it or control the terminal.
 #[derive(Debug, Default)]
@@ -35,14 +47,6 @@ impl Write for Lines {
 pub(crate) trait Text {
     /// Appends the lines to `out`. Relative times count from `now`.
     fn text(&self, out: &mut Lines, now: Time);
-}
-
-/// Appends one formatted line. Writing to memory cannot fail.
-macro_rules! line {
-    ($out:expr, $($arg:tt)*) => {
-        let _ = write!($out, $($arg)*);
-        $out.end_line();
-    };
 }
 
 impl<T: Text> Text for Vec<T> {
@@ -113,95 +117,6 @@ impl Text for Caller {
             &self.name
         };
         line!(out, "{name} | {}", self.scopes.join(","));
-    }
-}
-
-/// Describes the progress of a drain in one line.
-pub(crate) fn progress(drain: &Drain) -> String {
-    let what = match drain.state.as_str() {
-        "done" => return "done: it may be removed".to_owned(),
-        "unreachable" => format!(
-            "{} pins left, it does not answer: {}",
-            drain.pins_left, drain.error
-        ),
-        state => format!(
-            "{state}: {} of {} pins left, {} copies wait for their replacements, {} on disk",
-            drain.pins_left,
-            drain.pins_at_start,
-            drain.copies_waiting,
-            human::bytes(drain.repository_bytes)
-        ),
-    };
-    let blocked = match drain.blocked_cids.first() {
-        Some(cid) => format!(", {} cannot move, such as {cid}", drain.blocked),
-        None => String::new(),
-    };
-    let left = drain.seconds_left.filter(|seconds| *seconds > 0);
-    let left = left.and_then(|seconds| i64::try_from(seconds).ok());
-    let left = left.map(|seconds| format!(", about {} left", GoDuration::from_secs(seconds)));
-    terminal::line(what + &blocked + &left.unwrap_or_default())
-}
-
-impl Text for Drain {
-    fn text(&self, out: &mut Lines, _: Time) {
-        let name = if self.peername.is_empty() {
-            String::new()
-        } else {
-            format!(" | {}", self.peername)
-        };
-        line!(out, "{}{name} | {}", self.peer, progress(self));
-    }
-}
-
-/// Describes the progress of the rebalancing in one line.
-pub(crate) fn rebalance_progress(state: &Rebalance) -> String {
-    let moving = state.peers.iter().filter(|peer| peer.is_moving).count();
-    let waiting: u64 = state.peers.iter().map(|peer| peer.copies_waiting).sum();
-    let moves = state.moves;
-    let run = match (state.running_since, moving) {
-        (Some(_), _) => format!(
-            "running, {} of {} peers are done",
-            state.done.len(),
-            state.peers.len()
-        ),
-        (None, 0) => "idle".to_owned(),
-        (None, moving) => format!("{moving} peers move copies"),
-    };
-    terminal::line(format!(
-        "{run}: {moves} moves would even out the copies, {waiting} copies wait for their replacements"
-    ))
-}
-
-impl Text for Rebalance {
-    fn text(&self, out: &mut Lines, _: Time) {
-        line!(out, "{}", rebalance_progress(self));
-        let how = if self.automatic { "on" } else { "off" };
-        line!(
-            out,
-            "automatic: {how} | threshold: {} % | moves: {} of a peer, {} in total",
-            self.threshold_percent,
-            self.moves_max,
-            self.moves_total_max
-        );
-        for peer in &self.peers {
-            let capacity = peer
-                .capacity_bytes
-                .map_or_else(|| "unknown".to_owned(), human::bytes);
-            let state = match (peer.error.is_empty(), peer.is_moving, peer.takes_pins) {
-                (false, ..) => format!(" | does not answer: {}", peer.error),
-                (true, true, _) => format!(" | moved {} of {}", peer.moved, peer.planned),
-                (true, false, false) => " | takes no pins".to_owned(),
-                (true, false, true) => String::new(),
-            };
-            line!(
-                out,
-                "{} | {} | {} copies, its share is {} | capacity {capacity}{state}",
-                peer.peer,
-                peer.peername,
-                peer.copies,
-                peer.target
-            );
-        }
     }
 }
 

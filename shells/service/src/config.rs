@@ -34,6 +34,7 @@ pub use self::environment::environment;
 pub use self::files::write_private;
 pub use self::folder::Folder;
 pub use self::identity::Identity;
+pub(crate) use self::ipfs::parse_bytes;
 pub use self::ipfs::{Embedded, IpfsConnector, IpfsHttp, StorageMax};
 pub use self::layers::Environment;
 pub use self::listeners::{Api, Credentials, Defaults, HttpApi, IpfsProxy, PinSvc, Rest};

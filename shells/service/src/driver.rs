@@ -8,6 +8,7 @@ mod failure_log;
 mod fullness;
 mod informer;
 mod ipfs;
+mod move_pace;
 mod snapshots;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -197,6 +197,21 @@ catalogue! {
     provide_failures: IntCounter = "ipfs_provide_failures_total" []
         "Sends of provider records to a server of the DHT that failed";
 
+    // Moves of copies.
+    moves_waiting: IntGauge = "moves_waiting" []
+        "Copies of this peer that stay until their replacements are confirmed; 10,000 are counted at most";
+    moves_fetched: IntCounter = "moves_fetched_bytes_total" []
+        "Bytes of copies that moved to this peer while moves were limited in bytes per second";
+    rebalance_passing: IntGauge = "rebalance_passing" []
+        "1 while this peer passes over its pins to rebalance them";
+    rebalance_planned: IntGauge = "rebalance_moves_planned" []
+        "Copies that the present or last pass of the rebalancing was to move to even out the counts";
+    rebalance_moved: IntCounter = "rebalance_moves_total" []
+        "Copies that the rebalancing has moved away from this peer, those for zones included";
+    rebalance_lost: IntCounter = "rebalance_moves_undone_total" []
+        "Proposed moves of the rebalancing that did not take effect";
+    drain_blocked: IntGauge = "drain_blocked_pins" [] "Pins of this peer that its drain could not move";
+
     // The scrub.
     scrub_blocks: IntCounter = "scrub_blocks_total" [] "Blocks that the scrub has read and hashed";
     scrub_bytes: IntCounter = "scrub_bytes_total" [] "Bytes of these blocks";

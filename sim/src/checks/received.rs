@@ -284,7 +284,8 @@ impl Process {
         self.outgrown.contains(cid)
     }
 
-    /// Returns whether an operation on a CID whose end the process has not seen was under way before this step.
+    /// Returns whether an operation on a CID whose end the process has not seen was under way before this
+    /// step.
     pub(super) fn operates_on(&self, cid: &Cid) -> bool {
         self.ops.values().any(|other| other == cid)
     }

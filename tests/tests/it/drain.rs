@@ -160,3 +160,67 @@ fn impossible_drain_is_refused_with_the_reason_and_undone() {
     assert_eq!(listed, json!([]));
     assert_eq!(cluster.peers[0].count(&cid, "pinned"), Ok(3));
 }
+
+/// Returns the limits of moves, as a peer knows them.
+fn limits(cluster: &Cluster, at: usize) -> Value {
+    let state = cluster.peers[at].try_get("/rebalance").unwrap().json();
+    json!([state["bytes_per_second"], state["total_bytes_per_second"]])
+}
+
+#[test]
+fn moves_keep_to_their_bytes_per_second_and_no_other_pin_waits_behind_them() {
+    const FILES: u64 = 32;
+    let mut cluster = cluster(3);
+    let only = format!(
+        "replication-min=1&replication-max=1&user-allocations={}",
+        cluster.peers[0].id
+    );
+    let files: Vec<String> = (0..FILES)
+        .map(|number| {
+            let content = cids::bytes(number, 20_000);
+            let added = cluster.peers[0].add(&only, &[("file", &content)]).unwrap();
+            added[0]["cid"].as_str().expect("a CID").to_owned()
+        })
+        .collect();
+    let refused = cluster.peers[1].ctl(&["peers", "rebalance", "--bytes-per-second", "fast"]);
+    assert!(
+        refused.code != 0 && refused.out.contains("write it like"),
+        "{refused:?}"
+    );
+    // A file of 20 kB in 200 s.
+    let set = ["--bytes-per-second", "1MB", "--total-bytes-per-second", "0.2kB"];
+    let arguments = [&["peers", "rebalance"][..], &set].concat();
+    cluster.peers[1].ctl(&arguments).ok();
+    let id = cluster.peers[0].id.clone();
+    cluster.peers[1].ask("POST", &format!("/drains/{id}")).unwrap();
+    let waiting = |cluster: &Cluster| drain(cluster, 1, &id)["copies_waiting"].as_u64().unwrap();
+    wait_until("all have been allocated to others, and some have moved", || {
+        let state = drain(&cluster, 1, &id);
+        match (state["pins_left"].as_u64(), state["copies_waiting"].as_u64()) {
+            (Some(0), Some(copies)) if copies < FILES => Ok(()),
+            _ => Err(state.to_string()),
+        }
+    });
+    // Four at once at each of the two receivers.
+    assert!(waiting(&cluster) >= FILES - 8, "{}", waiting(&cluster));
+    for at in [1, 2] {
+        let content = cids::bytes(100 + at, 20_000);
+        let query = format!("replication-min=2&replication-max=2&name=new{at}");
+        let added = cluster.peers[1].add(&query, &[("file", &content)]).unwrap();
+        let cid = added[0]["cid"].as_str().expect("a CID");
+        cluster.peers[1].wait_state(cid, "pinned", 2);
+    }
+    cluster.peers[0].kill();
+    cluster.peers[0].start();
+    cluster.peers[0].wait_ready(2);
+    assert_eq!(limits(&cluster, 0), json!([1_000_000, 200]));
+    assert!(waiting(&cluster) >= FILES - 8, "{}", waiting(&cluster));
+    let open = ["peers", "rebalance", "--total-bytes-per-second", "0"];
+    cluster.peers[2].ctl(&open).ok();
+    let ended = cluster.peers[0].ctl_json(&["peers", "drain", &id, "--wait"]);
+    assert_eq!(ended[0]["state"], "done", "{ended:?}");
+    assert_eq!(limits(&cluster, 1), json!([1_000_000, 0]));
+    for cid in &files {
+        cluster.peers[1].wait_state(cid, "pinned", 1);
+    }
+}

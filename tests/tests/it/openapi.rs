@@ -191,7 +191,7 @@ fn changes(peers: &[Peer]) -> Vec<Request<'static>> {
         of(
             "POST",
             "/rebalance/settings",
-            "/rebalance/settings?automatic=true&threshold=20&moves=9&total-moves=30".to_owned(),
+            "/rebalance/settings?automatic=true&threshold=20&moves=9&total-moves=30&bytes-per-second=50MB&total-bytes-per-second=0".to_owned(),
         ),
         plain("DELETE", "/rebalance"),
         of("GET", "/drains/{peer}", format!("/drains/{third}")),

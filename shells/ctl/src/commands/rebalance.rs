@@ -54,6 +54,14 @@ fn query(settings: &RebalanceSettings) -> Option<Query> {
             query.set(name, value);
         }
     }
+    for (name, value) in [
+        ("bytes-per-second", &settings.bytes_per_second),
+        ("total-bytes-per-second", &settings.total_bytes_per_second),
+    ] {
+        if let Some(value) = value {
+            query.set(name, value);
+        }
+    }
     (!query.encode().is_empty()).then_some(query)
 }
 

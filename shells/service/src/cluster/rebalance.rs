@@ -12,6 +12,7 @@ use futures::StreamExt;
 use super::moves::OwnMoves;
 use super::peers::{KnownMembers, concurrently};
 use super::{Cluster, Error, convert, now};
+use crate::config::parse_bytes;
 
 /// Maximum threshold, in percent: at more, automatic rebalancing would never begin.
 const THRESHOLD_MAX: u32 = 1000;
@@ -30,9 +31,23 @@ pub struct RebalanceWish {
     pub moves_max: Option<u32>,
     /// The same for the whole cluster.
     pub moves_total_max: Option<u32>,
+    /// Maximum rate at which a peer fetches copies that move to it, in bytes per second; 0 for no limit.
+    pub bytes_per_second: Option<u64>,
+    /// The same for the whole cluster.
+    pub bytes_total_per_second: Option<u64>,
 }
 
 impl RebalanceWish {
+    /// Parses a number of bytes per second, like `50MB`.
+    ///
+    /// # Errors
+    /// It is none: the reason, for display.
+    pub fn parse_bytes(text: &str) -> Result<u64, String> {
+        parse_bytes(text).ok_or_else(|| {
+            format!("{text:?} is not a number of bytes: write it like \"50MB\", or 0 for no limit")
+        })
+    }
+
     fn check(&self) -> Result<(), Error> {
         for (what, value, range) in [
             ("threshold", self.threshold_percent, 0..=THRESHOLD_MAX),
@@ -54,6 +69,8 @@ impl RebalanceWish {
             threshold_percent: self.threshold_percent.unwrap_or(old.threshold_percent),
             moves_max: self.moves_max.unwrap_or(old.moves_max),
             moves_total_max: self.moves_total_max.unwrap_or(old.moves_total_max),
+            bytes_per_second: self.bytes_per_second.unwrap_or(old.bytes_per_second),
+            bytes_total_per_second: self.bytes_total_per_second.unwrap_or(old.bytes_total_per_second),
         }
     }
 }
@@ -145,6 +162,8 @@ impl Cluster {
             threshold_percent: state.settings.threshold_percent,
             moves_max: state.settings.moves_max,
             moves_total_max: state.settings.moves_total_max,
+            bytes_per_second: state.settings.bytes_per_second,
+            total_bytes_per_second: state.settings.bytes_total_per_second,
             running_since: state.run.as_ref().map(|run| convert::time(run.since)),
             done,
             moves,
@@ -171,12 +190,17 @@ mod tests {
         let wish = RebalanceWish {
             automatic: Some(true),
             moves_total_max: Some(9),
+            bytes_per_second: Some(70),
             ..RebalanceWish::default()
         };
         wish.check().expect("is in range");
+        assert_eq!(RebalanceWish::parse_bytes("1.5MB"), Ok(1_500_000));
+        let why = RebalanceWish::parse_bytes("-1").unwrap_err();
+        assert!(why.contains("write it like \"50MB\""), "{why}");
         let expected = RebalanceSettings {
             automatic: true,
             moves_total_max: 9,
+            bytes_per_second: 70,
             ..RebalanceSettings::default()
         };
         assert_eq!(wish.applied_to(RebalanceSettings::default()), expected);

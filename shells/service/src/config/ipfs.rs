@@ -383,18 +383,23 @@ impl TryFrom<String> for StorageMax {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        let lower = text.trim().to_lowercase();
-        let (digits, unit) = UNITS
-            .iter()
-            .find_map(|(name, unit)| Some((lower.strip_suffix(name)?, *unit)))
-            .unwrap_or((&lower, 1));
-        let bytes = amount(digits.trim(), unit).filter(|bytes| *bytes > 0);
+        let bytes = parse_bytes(&text).filter(|bytes| *bytes > 0);
         bytes.map(|bytes| Self(Some(bytes))).ok_or_else(|| {
             format!(
                 "{text:?} is not an amount of storage: write a number with a unit, like \"10GB\" or \"1.5TB\""
             )
         })
     }
+}
+
+/// Parses a number of bytes, with or without a unit: `1500`, `10GB`, `1.5 MiB`.
+pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
+    let lower = text.trim().to_lowercase();
+    let (digits, unit) = UNITS
+        .iter()
+        .find_map(|(name, unit)| Some((lower.strip_suffix(name)?, *unit)))
+        .unwrap_or((&lower, 1));
+    amount(digits.trim(), unit)
 }
 
 /// Parses a decimal number of units into bytes, rounded down.

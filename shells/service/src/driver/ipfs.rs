@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use super::Handle;
 use super::compare::Comparison;
 use super::failure_log::FailureLog;
+use super::move_pace::MovePace;
 use crate::metrics::{ipfs_operation, metrics};
 use crate::store::Reader;
 use crate::trace;
@@ -22,6 +23,7 @@ pub(super) struct Operations {
     failures: FailureLog,
     handle: Handle,
     runtime: tokio::runtime::Handle,
+    pace: MovePace,
     running: Arc<Mutex<BTreeMap<OpId, oneshot::Sender<()>>>>,
 }
 
@@ -29,6 +31,7 @@ impl Operations {
     pub(super) fn new(backend: Backend, handle: Handle, runtime: tokio::runtime::Handle) -> Self {
         Self {
             failures: FailureLog::new(&backend),
+            pace: MovePace::new(matches!(backend, Backend::Embedded(_))),
             backend,
             handle,
             runtime,
@@ -38,13 +41,18 @@ impl Operations {
 
     pub(super) fn start(&self, op: OpId, action: IpfsAction) {
         let (backend, handle) = (self.backend.clone(), self.handle.clone());
-        let failures = self.failures.clone();
+        let (failures, pace) = (self.failures.clone(), self.pace.clone());
         let work = async move {
             let (doing, cid) = match &action {
                 IpfsAction::Pin { cid, .. } => ("pinning", cid.clone()),
                 IpfsAction::Unpin { cid } => ("unpinning", cid.clone()),
             };
-            let outcome = perform(&backend, &handle, op, action).await;
+            let outcome = if matches!(action, IpfsAction::Pin { is_move: true, .. }) {
+                let moving = Box::pin(perform(&backend, &handle, op, action, Some(&pace)));
+                Box::pin(pace.run(&handle, op, moving)).await
+            } else {
+                perform(&backend, &handle, op, action, None).await
+            };
             if let Err(IpfsError::Failed(why) | IpfsError::Full(why)) = &outcome {
                 failures.report(&format!("{doing} {cid}"), why);
             }
@@ -97,7 +105,14 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().expect("nothing panics while it holds this lock")
 }
 
-async fn perform(backend: &Backend, handle: &Handle, op: OpId, action: IpfsAction) -> Result<(), IpfsError> {
+/// Carries out an operation. The bytes that a pin fetches count against `pace`.
+async fn perform(
+    backend: &Backend,
+    handle: &Handle,
+    op: OpId,
+    action: IpfsAction,
+    pace: Option<&MovePace>,
+) -> Result<(), IpfsError> {
     let failed = |error: &dyn std::fmt::Display| IpfsError::Failed(error.to_string());
     let parse = |cid: &cluster_core::Cid| Cid::try_from(cid.as_bytes()).map_err(|error| failed(&error));
     match action {
@@ -107,6 +122,7 @@ async fn perform(backend: &Backend, handle: &Handle, op: OpId, action: IpfsActio
             name,
             origins,
             update_from,
+            is_move: _,
         } => {
             let request = PinRequest {
                 cid: parse(&cid)?,
@@ -119,7 +135,11 @@ async fn perform(backend: &Backend, handle: &Handle, op: OpId, action: IpfsActio
                 update_from: update_from.as_ref().map(parse).transpose()?,
             };
             let transfer = handle.transfers.begin(cid.clone(), handle.clock);
+            let meter = pace.map(MovePace::meter);
             let progress = |progress| {
+                if let Some(meter) = &meter {
+                    meter.progressed(progress);
+                }
                 if transfer.progressed(progress) {
                     handle.event(Event::IpfsProgressed { op });
                 }
@@ -157,7 +177,7 @@ mod tests {
     #[test]
     fn future_of_an_operation_is_small() {
         async fn operation(backend: Backend, handle: Handle, op: OpId, action: IpfsAction) {
-            let _ = perform(&backend, &handle, op, action).await;
+            let _ = perform(&backend, &handle, op, action, None).await;
         }
         // Each pin spawns one, and a large one costs more to move than the pin's other work.
         let size = future_size(operation);

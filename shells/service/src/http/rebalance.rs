@@ -17,6 +17,8 @@ pub(super) struct Settings {
     threshold: Option<u32>,
     moves: Option<u32>,
     total_moves: Option<u32>,
+    bytes_per_second: Option<String>,
+    total_bytes_per_second: Option<String>,
 }
 
 pub(super) async fn show(State(cluster): State<Cluster>) -> Response<Body> {
@@ -39,11 +41,20 @@ pub(super) async fn set(
         Ok(settings) => settings,
         Err(rejection) => return answer::bad_request(rejection.body_text()),
     };
+    let parse = |text: Option<String>| text.as_deref().map(RebalanceWish::parse_bytes).transpose();
+    let each = parse(settings.bytes_per_second);
+    let rates = each.and_then(|each| Ok((each, parse(settings.total_bytes_per_second)?)));
+    let (bytes_per_second, bytes_total_per_second) = match rates {
+        Ok(rates) => rates,
+        Err(why) => return answer::bad_request(why),
+    };
     let wish = RebalanceWish {
         automatic: settings.automatic,
         threshold_percent: settings.threshold,
         moves_max: settings.moves,
         moves_total_max: settings.total_moves,
+        bytes_per_second,
+        bytes_total_per_second,
     };
     answer::result(cluster.set_rebalance(wish).await)
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
-use cluster_core::{Applied, Counters, Index, Members, PING, PeerId, Timestamp, View};
+use cluster_core::{
+    Applied, Counters, Index, Lane, Members, PING, PeerId, RebalanceProgress, Timestamp, View,
+};
 use cluster_ipfs::{Backend, DhtState, ProvideStat};
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -19,6 +21,9 @@ use crate::store::Reader;
 
 /// Maximum number of members with series of their own; a larger cluster shows the first by id.
 pub const PEERS_MAX: usize = 64;
+
+/// Maximum number of copies that wait for their replacements which are counted.
+const WAITING_MAX: usize = 10_000;
 
 /// Time for the core to be read. It turns many times a second; a peer whose core does not is stuck.
 const CORE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,6 +65,8 @@ struct Core {
     open: usize,
     pinning: usize,
     running: usize,
+    blocked: u64,
+    rebalance: RebalanceProgress,
     alerts: usize,
     counters: Counters,
     peers: Vec<Peer>,
@@ -185,6 +192,7 @@ impl Observer {
             publish_consensus(core);
             self.publish_peers(&core.peers, core.is_leader, core.committed);
             self.publish_queues(core);
+            self.publish_moves(core).await;
         }
         self.publish_network();
         self.publish_node().await;
@@ -270,6 +278,21 @@ impl Observer {
         queue("open_requests", core.open, 0);
         queue("pending_proposals", core.pending, 0);
         queue("ipfs_operations", core.running, 0);
+    }
+
+    async fn publish_moves(&self, core: &Core) {
+        let metrics = metrics();
+        set(&metrics.drain_blocked, core.blocked);
+        let progress = &core.rebalance;
+        set(&metrics.rebalance_passing, progress.is_passing.into());
+        set(&metrics.rebalance_planned, progress.planned);
+        raise(&metrics.rebalance_moved, progress.moved_in_all);
+        raise(&metrics.rebalance_lost, progress.undone_in_all);
+        let reader = self.parts.reader.clone();
+        let count = move || reader.listing().queued(Lane::Surplus, WAITING_MAX);
+        if let Ok(Ok(waiting)) = tokio::task::spawn_blocking(count).await {
+            set(&metrics.moves_waiting, waiting);
+        }
     }
 
     fn publish_network(&self) {
@@ -423,6 +446,8 @@ fn read_core(view: View<'_>, now: cluster_core::Now) -> Core {
         open: view.open_requests(),
         pinning,
         running: all,
+        blocked: view.blocked().pins,
+        rebalance: view.rebalance_progress().clone(),
         alerts: view.alerts().count(),
         counters: view.counters(),
         peers: peers.collect(),

@@ -151,7 +151,10 @@ const REBALANCE: Parameters = "\
 automatic boolean Rebalance whenever a peer deviates from its target by more than the threshold.
 threshold integer Deviation from a target that starts automatic rebalancing, in percent, 0 to 1000.
 moves integer Maximum number of copies of a peer that wait for their replacements at once, 1 to 4096.
-total-moves integer The same for all peers together, divided equally, one each at least.";
+total-moves integer The same for all peers together, divided equally, one each at least.
+bytes-per-second string Maximum rate at which a peer fetches copies that move to it, those of drains \
+    included, like `50MB`; 0 for no limit.
+total-bytes-per-second string The same for all peers together, divided equally.";
 
 const LOCAL: Parameters = "\
 local boolean Only at the peer that is asked.";
