@@ -365,6 +365,37 @@ async function members(page) {
   await press(page, 'End drain', card)
   await toasted(page, 'is not drained any more')
   await until(page, card => ![...document.querySelectorAll(card + ' button')].some(button => button.textContent === 'End drain'), card)
+  await rebalancing(page)
+  await scrubbing(page)
+}
+
+const tagged = (page, panel, text) => until(page, (panel, text) =>
+  [...document.querySelectorAll(panel + ' .tag')].some(tag => tag.textContent === text), panel, text)
+
+// Switches the rebalancing to automatic and back, and runs it once.
+async function rebalancing(page) {
+  const state = async () => (await fetch(base + 'rebalance')).json()
+  await until(page, () => document.querySelectorAll('#rebalance tbody tr').length === 3)
+  await press(page, 'Automatically', '#rebalance')
+  await tagged(page, '#rebalance', 'automatic')
+  assert.equal((await state()).automatic, true)
+  await press(page, 'Only on request', '#rebalance')
+  await toasted(page, 'on request only')
+  await press(page, 'Rebalance now', '#rebalance')
+  await toasted(page, 'has started')
+  await usable(page, 'upkeep')
+}
+
+// Pauses and resumes the scrub, and has a cycle run to its end.
+async function scrubbing(page) {
+  await press(page, 'Pause', '#scrub')
+  await tagged(page, '#scrub', 'paused')
+  await press(page, 'Resume', '#scrub')
+  await toasted(page, 'go on')
+  await press(page, 'Scrub now', '#scrub')
+  await toasted(page, 'check what they hold')
+  const {peer_map} = await (await fetch(base + 'ipfs/scrub')).json()
+  assert(Object.values(peer_map).every(({state, cycle, last}) => state === 'running' || cycle || last))
 }
 
 // Creates a credential with the keyboard alone, and follows what its owner holds until it is revoked.

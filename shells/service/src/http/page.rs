@@ -38,7 +38,7 @@ macro_rules! files {
 }
 
 /// Name, content type and content of the files below `/ui`.
-const FILES: [(&str, &str, &str); 16] = files![
+const FILES: [(&str, &str, &str); 17] = files![
     "add.js" "text/javascript",
     "api.js" "text/javascript",
     "app.js" "text/javascript",
@@ -55,6 +55,7 @@ const FILES: [(&str, &str, &str); 16] = files![
     "search.js" "text/javascript",
     "sign_in.js" "text/javascript",
     "style.css" "text/css",
+    "upkeep.js" "text/javascript",
 ];
 
 /// Returns whether a request is for the page itself, which has no secrets and needs no credentials.

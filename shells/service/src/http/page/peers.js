@@ -1,9 +1,10 @@
-// Peers: all members, or one of them; drain, removal, recovery and garbage collection.
+// Peers: all members, or one of them; drain, removal, recovery and garbage collection; upkeep of what they hold.
 
 import {action, confirm, el, fact, fill, tag, toast} from './dom.js'
 import {all, json, metrics} from './api.js'
 import {listen} from './live.js'
 import {bytes, number, plural, seconds, short, time} from './format.js'
+import {upkeep} from './upkeep.js'
 
 const INTERVAL_MS = 5000
 
@@ -106,12 +107,14 @@ export function peers(place, only) {
   let soon = null
   const note = el('p', null, 'Loading')
   const list = el('div.two')
+  const below = el('div.two')
+  const refreshUpkeep = only ? null : upkeep(below)
   fill(place,
     el('div.head', null,
       el('div', null, only ? el('p', null, el('a', {href: '#/peers'}, 'All peers')) : null,
         el('h1', null, only ? 'Peer' : 'Peers'), note),
       el('div.actions', null, action('Recover failed pins', recover, '.for-pin'), action('Collect garbage', collect, '.for-admin'))),
-    list)
+    list, below)
 
   async function refresh() {
     clearTimeout(timer)
@@ -126,6 +129,7 @@ export function peers(place, only) {
         .sort((a, b) => a.peername.localeCompare(b.peername))
       fill(note, only && !shown.length ? 'is not a member' : only ? '' : plural(known.length, 'member'))
       fill(list, shown.map(peer => card(peer, found, ready.leader, drains.find(drain => drain.peer === peer.id), Boolean(only))))
+      if (refreshUpkeep) await refreshUpkeep()
     } catch (error) {
       if (!ended) fill(note, error.message)
     }
