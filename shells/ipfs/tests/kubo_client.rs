@@ -386,6 +386,8 @@ async fn scrub_reads_kubos_verification_and_unpins_what_lacks_blocks() {
             None,
         ),
         &sized("200 OK", "application/json", &format!(r#"{{"Pins":["{CID}"]}}"#)),
+        &chunked(&[], None),
+        &chunked(&[], None),
     ])
     .await;
     let client = client(fake.address);
@@ -413,6 +415,49 @@ async fn scrub_reads_kubos_verification_and_unpins_what_lacks_blocks() {
             "/api/v0/repo/verify?heal=true&heal-timeout=2m".to_owned(),
             "/api/v0/pin/verify?verbose=true".to_owned(),
             format!("/api/v0/pin/rm?arg={CID}"),
+            "/api/v0/pin/ls?stream=true&type=recursive".to_owned(),
+            "/api/v0/pin/ls?stream=true&type=direct".to_owned(),
+        ]
+    );
+}
+
+#[tokio::test]
+async fn scrub_unpins_what_lacks_leaves() {
+    let fake = FakeDaemon::answering(&[
+        &chunked(&[&format!(r#"{{"Cid":"{CID}","Type":"recursive"}}"#)], None),
+        &chunked(
+            &[
+                &format!(r#"{{"Ref":"{RAW}","Err":""}}"#),
+                &format!(r#"{{"Ref":"{CID}","Err":""}}"#),
+            ],
+            None,
+        ),
+        &sized(
+            "500 Internal Server Error",
+            "application/json",
+            r#"{"Message":"ipld: could not find x","Code":0,"Type":"error"}"#,
+        ),
+        &sized("200 OK", "application/json", &format!(r#"{{"Pins":["{CID}"]}}"#)),
+        &chunked(&[&format!(r#"{{"Cid":"{RAW}","Type":"direct"}}"#)], None),
+        &sized(
+            "200 OK",
+            "application/json",
+            &format!(r#"{{"Key":"{RAW}","Size":3}}"#),
+        ),
+    ])
+    .await;
+    let mut scrub = client(fake.address).scrub();
+    let found = scrub.check("leaves").await.unwrap();
+    assert_eq!((found.position, found.incomplete), (None, vec![cid()]));
+    assert_eq!(
+        fake.paths(),
+        [
+            "/api/v0/pin/ls?stream=true&type=recursive".to_owned(),
+            format!("/api/v0/refs?arg={CID}&recursive=true&unique=true&offline=true"),
+            format!("/api/v0/block/stat?arg={RAW}&offline=true"),
+            format!("/api/v0/pin/rm?arg={CID}"),
+            "/api/v0/pin/ls?stream=true&type=direct".to_owned(),
+            format!("/api/v0/block/stat?arg={RAW}&offline=true"),
         ]
     );
 }

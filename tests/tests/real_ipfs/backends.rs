@@ -1,7 +1,7 @@
 //! Real daemons as `ipfs_connector.ipfshttp`: Kubo, and js-ipfs, which has an older form of Kubo's API.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
@@ -174,6 +174,76 @@ fn what_is_added_with_two_copies_is_at_two_kubos() {
             }
         });
     }
+}
+
+/// Lists the files of large blocks in the repository of a daemon, sorted.
+fn block_files(repository: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for shard in std::fs::read_dir(repository.join("blocks")).unwrap() {
+        let shard = shard.unwrap().path();
+        if shard.is_dir() {
+            found.extend(std::fs::read_dir(shard).unwrap().map(|file| file.unwrap().path()));
+        }
+    }
+    found.retain(|file| std::fs::metadata(file).unwrap().len() > 100_000);
+    found.sort();
+    found
+}
+
+/// Returns the state of the scrub of a peer.
+fn scrub_of(peer: &Peer) -> Value {
+    let state = peer.try_get("/ipfs/scrub").unwrap().json();
+    state["peer_map"][&peer.id].clone()
+}
+
+#[test]
+#[ignore = "needs Kubo's own program: KUBO=/path/to/ipfs cargo test -p tests --test real_ipfs -- --ignored"]
+fn scrub_mends_damaged_and_missing_blocks_of_a_kubo() {
+    let kubo = kubo_program();
+    let prepared = prepared(2);
+    let folders = [0, 1].map(|n| prepared.folder().join(format!("kubo{n}")));
+    let daemons = [0, 1].map(|n| Daemon::kubo(&kubo, &folders[n]));
+    let cluster = cluster_on(prepared, &daemons);
+    let id = daemons[1].call("id").unwrap().json();
+    let address = id["Addresses"][0].as_str().unwrap();
+    let connected = daemons[0].call(&format!("swarm/connect?arg={address}")).unwrap();
+    assert!(connected.is_success(), "{}", connected.text());
+    let peer = &cluster.peers[0];
+    let content = cids::bytes(7, 3_000_000);
+    let query = "cid-version=1&raw-leaves=true&replication-min=2&replication-max=2";
+    let added = peer.add(query, &[("file", &content)]).unwrap();
+    let cid = added[0]["cid"].as_str().unwrap();
+    peer.wait_state(cid, "pinned", 2);
+
+    let files = block_files(&folders[0]);
+    let mut damaged = std::fs::read(&files[0]).unwrap();
+    damaged[1_000] ^= 1;
+    std::fs::write(&files[0], damaged).unwrap();
+    std::fs::remove_file(&files[1]).unwrap();
+    peer.ctl(&["ipfs", "scrub", "--now", "--fraction", "1"]).ok();
+    wait_until("a cycle has ended", || {
+        let state = scrub_of(peer);
+        if state["last"].is_null() {
+            Err(state.to_string())
+        } else {
+            Ok(())
+        }
+    });
+    let state = scrub_of(peer);
+    let last = &state["last"];
+    assert_eq!(
+        (&last["damaged"], &last["incomplete"]),
+        (&json!(1), &json!(1)),
+        "{state}"
+    );
+    assert_eq!(
+        (&state["mended_blocks"], &state["unmended_blocks"]),
+        (&json!(1), &json!(0)),
+        "{state}"
+    );
+    peer.wait_state(cid, "pinned", 2);
+    assert!(daemons[0].pins(cid) && daemons[0].content(cid) == content);
+    assert_eq!(block_files(&folders[0]), files);
 }
 
 #[test]

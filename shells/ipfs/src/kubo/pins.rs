@@ -227,26 +227,32 @@ impl Client {
     /// # Errors
     /// An item is an error when the listing breaks off; it is the last item.
     pub fn pins(&self) -> impl Stream<Item = Result<(Cid, PinMode), Error>> + Send + 'static {
-        let start = Listing {
+        stream::try_unfold(self.listing(), |mut listing| async move {
+            Ok(listing.next().await?.map(|pin| (pin, listing)))
+        })
+    }
+
+    /// Returns a listing of every recursive pin, then every direct one.
+    pub(super) fn listing(&self) -> Listing {
+        Listing {
             client: self.clone(),
             left: vec![PinMode::Direct, PinMode::Recursive],
             open: None,
-        };
-        stream::try_unfold(start, |mut listing| async move {
-            Ok(listing.next().await?.map(|pin| (pin, listing)))
-        })
+        }
     }
 }
 
 /// Two consecutive listings: Kubo lists one type of pin, or all types including every indirect block.
-struct Listing {
+#[derive(Debug)]
+pub(super) struct Listing {
     client: Client,
     left: Vec<PinMode>,
     open: Option<(PinMode, Lines)>,
 }
 
 impl Listing {
-    async fn next(&mut self) -> Result<Option<(Cid, PinMode)>, Error> {
+    /// Returns the next pin.
+    pub(super) async fn next(&mut self) -> Result<Option<(Cid, PinMode)>, Error> {
         loop {
             if let Some((mode, lines)) = &mut self.open
                 && let Some(line) = lines.next::<LsLine>().await?

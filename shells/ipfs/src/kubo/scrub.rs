@@ -1,9 +1,12 @@
 //! Scrub of a Kubo daemon: `repo/verify` reads and hashes all blocks, and replaces damaged ones where Kubo
-//! can (`heal`); `pin/verify` then finds pins that lack blocks. They are unpinned, so that the peer pins them
-//! again, which fetches what they lack: Kubo fetches nothing for a CID that it lists as pinned.
+//! can (`heal`); `pin/verify` then finds pins that lack inner blocks, and [`leaves`] those that lack leaves.
+//! They are unpinned, so that the peer pins them again, which fetches what they lack: Kubo fetches nothing
+//! for a CID that it lists as pinned.
 //!
-//! Neither command can be slowed or continued from a position. They work no further than their answer is
+//! No command can be slowed or continued from a position. They work no further than their answer is
 //! read, though, up to the buffers between; so it is read in pieces. A daemon that is restarted begins anew.
+
+mod leaves;
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
@@ -11,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use self::leaves::Leaves;
 use super::lines::Lines;
 use super::transport::Limit;
 use super::{Client, parse_cid};
@@ -74,6 +78,8 @@ enum Stage {
     Blocks(Lines, u64),
     /// Pins are being checked, so many so far.
     Pins(Lines, u64),
+    /// Leaves of pins are being checked.
+    Leaves(Box<Leaves>),
 }
 
 impl Client {
@@ -109,15 +115,25 @@ impl Scrub {
         let stage = std::mem::replace(&mut self.stage, Stage::Idle);
         let stage = match stage {
             Stage::Idle if position == "pins" => Stage::Pins(self.verify_pins().await?, 0),
+            Stage::Idle if position == "leaves" => Stage::Leaves(Box::new(Leaves::new(&self.client))),
+            Stage::Leaves(leaves) if !position.is_empty() => Stage::Leaves(leaves),
             Stage::Blocks(lines, blocks) if !position.is_empty() => Stage::Blocks(lines, blocks),
             Stage::Pins(lines, pins) if !position.is_empty() => Stage::Pins(lines, pins),
-            Stage::Idle | Stage::Blocks(..) | Stage::Pins(..) => {
+            Stage::Idle | Stage::Blocks(..) | Stage::Pins(..) | Stage::Leaves(_) => {
                 Stage::Blocks(self.verify_blocks().await?, 0)
             }
         };
         self.stage = match stage {
             Stage::Blocks(lines, blocks) => self.read_blocks(lines, blocks, start, &mut found).await?,
             Stage::Pins(lines, pins) => self.read_pins(lines, pins, start, &mut found).await?,
+            Stage::Leaves(mut leaves) => {
+                found.position = leaves.check(start, &mut found).await?;
+                if found.position.is_some() {
+                    Stage::Leaves(leaves)
+                } else {
+                    Stage::Idle
+                }
+            }
             Stage::Idle => Stage::Idle,
         };
         found.busy = start.elapsed();
@@ -226,6 +242,7 @@ impl Scrub {
                 return Ok(Stage::Pins(lines, pins));
             }
         }
+        found.position = Some("leaves".to_owned());
         Ok(Stage::Idle)
     }
 }
