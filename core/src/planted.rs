@@ -301,6 +301,8 @@ mod switch {
         OutgrownDownhill,
         /// A copy for which a peer has no room is given up if no other peer can take it.
         OutgrownDropped,
+        /// A rebalancing moves a copy again and again to a peer that has no room for it.
+        RebalanceForgetsReturns,
         /// A rebalancing moves copies into zones that have one already.
         RebalanceMergesZones,
         /// A rebalancing moves several times as many copies as are needed, and begins again at once.

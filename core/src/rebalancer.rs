@@ -10,10 +10,14 @@
 //! At the start of a pass, the [balance](crate::balance) says how many copies go where. Nothing is planned
 //! again before the peer's count of its copies includes all moves of the last pass, and all peers have sent
 //! theirs. So the moves of a pass are the fewest that reach the targets, and targets do not chase the counts.
+//! A copy that comes back, as it did not fit, is not [given](given) to the same peer again.
+
+mod given;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use self::given::Given;
 use crate::allocator::rank_by_hash;
 use crate::balance::{Balance, Load};
 use crate::command::Command;
@@ -97,6 +101,7 @@ pub(crate) struct Rebalancer {
     proposed: BTreeMap<Cid, Proposed>,
     /// Time at which the proposed moves count as lost.
     lost_at: Instant,
+    given: Given,
     /// Log index that a count of the own copies must include before the next pass.
     moved_at: Index,
 }
@@ -116,6 +121,7 @@ impl Rebalancer {
             finished: None,
             proposed: BTreeMap::new(),
             lost_at: Instant(0),
+            given: Given::default(),
             moved_at: 0,
         }
     }
@@ -124,6 +130,11 @@ impl Rebalancer {
     pub(crate) fn load(&mut self, now: Now, state: Rebalance) {
         if self.state == state {
             return;
+        }
+        let since = |state: &Rebalance| state.run.as_ref().map(|run| run.since);
+        let is_new_run = state.run.is_some() && since(&state) != since(&self.state);
+        if is_new_run || state.settings != self.state.settings {
+            self.given = Given::default();
         }
         self.state = state;
         self.next_step = now.mono;
@@ -212,7 +223,8 @@ impl Rebalancer {
             if !stays {
                 self.moved_at = applied;
                 self.progress.moved += 1;
-                self.progress.moved_in_all += 1;
+self.progress.moved_in_all += 1;
+                self.given.note(cid, proposed.to.clone());
             } else {
                 self.progress.undone_in_all += 1;
             }
@@ -310,7 +322,7 @@ impl Rebalancer {
             let Some(pin) = view.pin(&cid).filter(|_| is_here(&cid)) else {
                 continue;
             };
-            if let Some((to, command)) = relocate(pin.clone(), &self.me, peers, &pass.left) {
+            if let Some((to, command)) = relocate(pin.clone(), &self.me, peers, &pass.left, &self.given) {
                 if let Some(left) = pass.left.get_mut(&to) {
                     *left = left.saturating_sub(1);
                 }
@@ -326,8 +338,14 @@ impl Rebalancer {
 /// Builds the command that moves the copy of `me` to another peer: to a zone without one, if a zone has
 /// several; or else to a peer that some of `left` can move to. Returns it with that peer. `None` if the copy
 /// stays: as its place is preferred by the client, as a copy is being repaired or drained, or as no peer is
-/// better.
-fn relocate(pin: Pin, me: &PeerId, peers: &Peers, left: &BTreeMap<PeerId, u64>) -> Option<(PeerId, Command)> {
+/// better to which it was not `given` before.
+fn relocate(
+    pin: Pin,
+    me: &PeerId,
+    peers: &Peers,
+    left: &BTreeMap<PeerId, u64>,
+    given: &Given,
+) -> Option<(PeerId, Command)> {
     let Replicas::Range { .. } = pin.options.replicas else {
         return None;
     };
@@ -344,7 +362,9 @@ fn relocate(pin: Pin, me: &PeerId, peers: &Peers, left: &BTreeMap<PeerId, u64>) 
     } else {
         peers.pool.candidates.keys().collect()
     };
-    let takers = takers.into_iter().filter(|peer| !pin.allocations.contains(*peer));
+    let takers = takers
+        .into_iter()
+        .filter(|peer| !pin.allocations.contains(*peer) && !given.has(&pin.cid, peer));
     let better = takers.filter_map(|peer| {
         let then = spread(peers, rest.iter().copied().chain([peer]));
         let repairs = then > now && !planted!(ZonesUnrepaired);

@@ -88,7 +88,8 @@ impl Node {
         let Some(pin) = step.draft.pin(cid) else { return };
         let mut candidates = self.pool(now).candidates;
         let free = self.monitor.free_space(now.mono);
-        let own = free.get(me).copied().unwrap_or(0);
+        // Measured again soon, if the last measurement has expired.
+        let Some(own) = free.get(me).copied() else { return };
         candidates.retain(|peer, _| {
             let is_more = free.get(peer).is_some_and(|free| *free > own);
             peer != me && (is_more || planted!(OutgrownDownhill))

@@ -51,7 +51,7 @@ fn moved(pin: Pin, peers: &Peers, left: &[(u8, u64)]) -> Option<Vec<PeerId>> {
         .iter()
         .map(|(number, count)| (peer(*number), *count))
         .collect();
-    let (to, command) = relocate(pin, &peer(ME), peers, &left)?;
+    let (to, command) = relocate(pin, &peer(ME), peers, &left, &Given::default())?;
     let Command::Reallocate {
         allocations, version, ..
     } = command
@@ -257,6 +257,40 @@ fn move_that_another_holder_forestalls_is_made_with_another_pin() {
     }
     assert_eq!((moves, forestalled), (20, 10));
     assert_eq!(rebalancer.progress().moved, 20);
+}
+
+#[test]
+fn copy_that_comes_back_is_not_moved_to_the_same_peer_again() {
+    let (mut disk, all) = (stored(20), peers(&[(1, 20, "a"), (2, 0, "a")], &[]));
+    let mut rebalancer = rebalancer(automatic(64));
+    let mut pass = |rebalancer: &mut Rebalancer, from: u64| {
+        let mut moved = Vec::new();
+        for number in 0..60 {
+            step(rebalancer, at(from + number * 200), &mut disk, &all);
+            let gone = disk.pins.values_mut().filter(|pin| pin.allocations == [peer(2)]);
+            gone.for_each(|pin| moved.push(pin.cid.clone()));
+        }
+        disk.queue.clear();
+        // No copy fits there.
+        for pin in disk.pins.values_mut() {
+            pin.allocations = vec![peer(ME)];
+            pin.version += 1;
+        }
+        moved.sort();
+        moved.dedup();
+        moved
+    };
+    let first = pass(&mut rebalancer, 0);
+    let second = pass(&mut rebalancer, 400_000);
+    assert_eq!((first.len(), second.len()), (10, 10));
+    assert!(first.iter().all(|cid| !second.contains(cid)));
+    assert_eq!(pass(&mut rebalancer, 800_000), [], "all were tried");
+    rebalancer.load(at(1_200_000), asked(&[]));
+    assert_eq!(
+        pass(&mut rebalancer, 1_200_000),
+        first,
+        "an operator asked for it"
+    );
 }
 
 #[test]
