@@ -17,6 +17,7 @@ mod log;
 mod members;
 mod metrics;
 mod operations;
+mod oscillation;
 mod planning;
 mod promises;
 mod quorum;
@@ -259,6 +260,11 @@ impl Checks {
         let store = &peers[me].disk.written;
         self.logs.rescued(store);
         self.commits.rescued(&store.members, survivors);
+    }
+
+    /// Records the end of the faults.
+    pub(crate) fn calm_down(&mut self) {
+        self.commits.calm_down();
     }
 
     /// Returns whether a peer's log contains everything that was committed.

@@ -191,7 +191,7 @@ async fn measure(world: Shared, me: usize) {
             .filter(|pin| pin.allocations.contains(&peer.id));
         (own.count() as u64, store.applied.index)
     });
-    let metrics = peer.ipfs.metrics(copies);
+    let metrics = world.peers[me].ipfs.metrics(copies);
     world.peers[me].post(Event::Measured { metrics });
 }
 
@@ -463,12 +463,29 @@ async fn operate(world: Shared, me: usize, op: OpId, (plan, generation): (ipfs::
         format!("ipfs operation {op} ends: {outcome:?}")
     });
     let peer = &mut world.peers[me];
+    let outcome = if outcome.is_ok() && !peer.ipfs.is_within_room(op) {
+        Err(IpfsError::Full("the content has outgrown the room".to_owned()))
+    } else {
+        outcome
+    };
+    let outgrown = matches!(outcome, Err(IpfsError::Full(_)));
     let outcome = if peer.ipfs.finish(op, outcome.is_ok(), possible) {
         Ok(())
     } else {
         outcome
     };
     peer.post(Event::IpfsFinished { op, outcome });
+    let excess = peer.ipfs.excess();
+    sometimes!(world.coverage, outgrown, "an IPFS daemon had no room for a pin");
+    if let Some(text) = excess {
+        world.violate(Violation {
+            class: Class::Safety,
+            check: "room",
+            at: World::now(),
+            peer: Some(me),
+            text,
+        });
+    }
 }
 
 fn interrupted(world: &Shared, me: usize, op: OpId, generation: u64) -> Option<Result<(), IpfsError>> {

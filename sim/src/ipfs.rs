@@ -2,6 +2,7 @@
 //! operation that was cancelled. It also has pins of its owner, which the cluster must not touch.
 
 mod compare;
+mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use cluster_core::{CAPACITY, COPIES, Cid, Index, IpfsAction, Metric, Mode, OpId, PING, copies_value};
 
 pub(crate) use self::compare::compare;
+use self::room::Room;
 use crate::options::Options;
 use crate::peer::cid;
 use crate::rng::Rng;
@@ -72,7 +74,7 @@ pub(crate) struct Ipfs {
     /// True if comparisons are slow even where operations are fast.
     compares_slowly: bool,
     metrics_ttl: Duration,
-    free: i64,
+    room: Room,
     group: String,
 }
 
@@ -96,7 +98,7 @@ impl Ipfs {
             late: options.ipfs_late,
             compares_slowly: Rng::new(options.seed, &format!("compare {peer}")).chance(300),
             metrics_ttl: Duration::from_millis(options.metrics_ms * 2 + 500),
-            free: i64::try_from(rng.range(1, 4)).expect("a small number") << 40,
+            room: Room::new(options, peer, rng.range(1, 4)),
             group: format!("group {}", peer as u64 % options.groups.max(1)),
             rng,
         }
@@ -104,7 +106,10 @@ impl Ipfs {
 
     /// Begins an operation; `available` says whether any node has the content.
     pub(crate) fn start(&mut self, op: OpId, action: IpfsAction, available: bool) -> Plan {
-        let is_pin = matches!(action, IpfsAction::Pin { .. });
+        let (is_pin, fits) = match &action {
+            IpfsAction::Pin { cid, .. } => (true, self.reserve(op, cid, available)),
+            IpfsAction::Unpin { .. } => (false, true),
+        };
         self.running.insert(
             op,
             Running {
@@ -118,7 +123,7 @@ impl Ipfs {
             End::Failed("connection refused".to_owned())
         } else if is_pin && (!available || self.rng.chance(self.hang)) {
             End::Hangs
-        } else if is_pin && self.full {
+        } else if is_pin && (self.full || !fits) {
             End::Full
         } else if self.rng.chance(self.fail) {
             End::Failed("internal error".to_owned())
@@ -147,10 +152,12 @@ impl Ipfs {
     /// Ends an operation, with or without effect. A cancelled one may have taken effect, and may even report
     /// success: then this returns `true`.
     pub(crate) fn finish(&mut self, op: OpId, done: bool, possible: bool) -> bool {
+        let fits = self.is_within_room(op);
         let Some(running) = self.running.remove(&op) else {
             return done;
         };
-        let late = possible && self.up && !done && running.cancelled && self.rng.chance(self.late);
+        self.release(op);
+        let late = possible && self.up && !done && running.cancelled && self.rng.chance(self.late) && fits;
         if done || late {
             self.take_effect(&running.action);
         }
@@ -161,9 +168,12 @@ impl Ipfs {
         match action {
             IpfsAction::Pin { cid, mode, .. } => {
                 self.pinned.insert(cid.clone(), *mode);
+                self.keep(cid);
             }
             IpfsAction::Unpin { cid } => {
-                self.pinned.remove(cid);
+                if self.pinned.remove(cid).is_some() {
+                    self.discard(cid);
+                }
                 self.rotten.remove(cid);
             }
         }
@@ -196,9 +206,12 @@ impl Ipfs {
     /// Records that the peer's process died: its operations may still take effect.
     pub(crate) fn abandon(&mut self, available: impl Fn(&Cid) -> bool) {
         self.comparing.clear();
+        self.release_all();
         for running in std::mem::take(&mut self.running).into_values() {
             let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = &running.action;
-            if self.up && available(cid) && self.rng.chance(self.late) {
+            let late = self.up && available(cid) && self.rng.chance(self.late);
+            let is_pin = matches!(running.action, IpfsAction::Pin { .. });
+            if late && (!is_pin || self.has_room(cid)) {
                 self.take_effect(&running.action);
             }
         }
@@ -249,7 +262,7 @@ impl Ipfs {
 
     /// Returns the size of the repository at most, in bytes.
     pub(crate) fn capacity(&self) -> u64 {
-        u64::try_from(self.free).unwrap_or(0)
+        self.room.capacity
     }
 
     /// Returns the group of the peer.
@@ -259,8 +272,9 @@ impl Ipfs {
 
     /// Returns the metrics that the peer measures; with a number of `copies`, and the log index that it
     /// includes, also those that rebalancing needs.
-    pub(crate) fn metrics(&self, copies: Option<(u64, Index)>) -> Vec<Metric> {
-        let free = self.free - (i64::try_from(self.pinned.len()).expect("a few") << 30);
+    pub(crate) fn metrics(&mut self, copies: Option<(u64, Index)>) -> Vec<Metric> {
+        let takes = self.measure_room() && self.up;
+        let free = self.free_space();
         let metric = |name: &str, value: String, weight, partitionable, valid| Metric {
             name: name.to_owned(),
             value,
@@ -271,13 +285,14 @@ impl Ipfs {
         };
         let mut metrics = vec![
             metric(PING, String::new(), 0, false, true),
-            metric("freespace", free.to_string(), free, false, self.up),
+            metric("freespace", free.to_string(), free, false, takes),
             metric("tag:group", self.group.clone(), 0, true, true),
         ];
         if let Some((count, applied)) = copies {
             let weight = i64::try_from(count).expect("a few");
+            let capacity = i64::try_from(self.room.capacity).expect("a few TiB");
             metrics.push(metric(COPIES, copies_value(count, applied), weight, false, true));
-            metrics.push(metric(CAPACITY, self.free.to_string(), self.free, false, self.up));
+            metrics.push(metric(CAPACITY, capacity.to_string(), capacity, false, self.up));
         }
         metrics
     }

@@ -93,6 +93,9 @@ pub struct Options {
     pub ipfs_restart_every: u64,
     pub ipfs_full_every: u64,
     pub ipfs_forget_every: u64,
+    /// Maximum size of the smallest repository of an IPFS daemon, in GiB; content has 1 to 8 GiB then. 0 for
+    /// room for everything.
+    pub ipfs_room_gib: u64,
     /// Damaged blocks in an IPFS daemon, which only a scrub finds.
     pub ipfs_rot_every: u64,
     /// Interval of scrubs; 0 for none.

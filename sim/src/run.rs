@@ -108,6 +108,7 @@ fn calm_down(world: &Shared) {
         let mut locked = lock(world);
         let mut rng = Rng::new(locked.options.seed, "core");
         locked.calm = true;
+        locked.checks.calm_down();
         locked.net.calm();
         faults::end_exile(&mut locked);
         locked
@@ -231,8 +232,12 @@ async fn serve(world: &Shared) -> bool {
         *Rng::new(seed, "writer").pick(&well)
     };
     let fresh = cid(60_000);
-    // All peers may be drained.
-    let replicas = if lock(world).checks.model().drains().is_empty() {
+    // All peers may be drained, or full.
+    let has_takers = {
+        let world = lock(world);
+        world.checks.model().drains().is_empty() && world.options.ipfs_room_gib == 0
+    };
+    let replicas = if has_takers {
         Replicas::Range { min: 1, max: 1 }
     } else {
         Replicas::Everywhere
@@ -289,7 +294,15 @@ async fn stay_quiet(world: &Shared) {
     let before = terms(world);
     let time = Duration::from_millis({
         let world = lock(world);
-        30 * world.options.tick_ms * world.options.election_ticks.min(10)
+        let options = &world.options;
+        // Automatic rebalancing rests for twenty intervals after a pass that moved nothing.
+        let is_automatic = world.checks.model().rebalance().settings.automatic;
+        let passes = if is_automatic {
+            60 * options.metrics_ms + 10 * options.retry_max_ms
+        } else {
+            0
+        };
+        30 * options.tick_ms * options.election_ticks.min(10) + passes
     });
     sleep(time).await;
     let after = terms(world);

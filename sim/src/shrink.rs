@@ -5,7 +5,7 @@ use crate::report::Report;
 use crate::run::run;
 
 /// Options that are made milder, and the value that is mildest.
-const MILDEST: [(&str, u64); 65] = [
+const MILDEST: [(&str, u64); 66] = [
     ("late", 0),
     ("foreign_every", 0),
     ("found_again", 0),
@@ -40,6 +40,7 @@ const MILDEST: [(&str, u64); 65] = [
     ("ipfs_restart_every", 0),
     ("ipfs_full_every", 0),
     ("ipfs_forget_every", 0),
+    ("ipfs_room_gib", 0),
     ("unavailable", 0),
     ("snapshot_lost", 0),
     ("snapshot_duplicate", 0),

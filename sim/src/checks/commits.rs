@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use cluster_core::{Applied, Index, LogEntry, Members, PeerId, Pin, StoreOp, Term};
 
 use super::log::Logs;
+use super::oscillation::Oscillation;
 use super::quorum::Quorums;
 use super::wishes::Wishes;
 use super::{Findings, Step, allocations};
@@ -29,6 +30,7 @@ pub(super) struct Commits {
     model: Model,
     quorums: Quorums,
     wishes: Wishes,
+    oscillation: Oscillation,
     applied: Vec<Index>,
     digests: Vec<u64>,
     /// Digest of the windows as of each index, from the first peer that applied it.
@@ -42,6 +44,7 @@ impl Commits {
             model: Model::new(shrink),
             quorums: Quorums::new(size),
             wishes: Wishes::default(),
+            oscillation: Oscillation::default(),
             applied: vec![0; size],
             digests: vec![0; size],
             windows: BTreeMap::new(),
@@ -58,6 +61,11 @@ impl Commits {
 
     pub(super) fn history(&self) -> &[Committed] {
         &self.history
+    }
+
+    /// Records the end of the faults.
+    pub(super) fn calm_down(&mut self) {
+        self.oscillation.calm_down();
     }
 
     /// Continues the history with a new cluster, of these members and the survivors that it adds.
@@ -131,6 +139,7 @@ impl Commits {
             self.wishes.of_commit(entry, found);
             for command in self.model.apply(entry, coverage) {
                 allocations::of_command(step, &command, found);
+                self.oscillation.of_command(&command, found);
             }
             self.history.push(Committed {
                 entry: entry.clone(),

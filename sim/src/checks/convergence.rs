@@ -140,7 +140,7 @@ fn repair(world: &World) -> Option<String> {
         let living = pin.allocations.iter().filter(is_well).count();
         let free = (0..world.peers.len()).filter(|number| {
             let id = &world.peers[*number].id;
-            world.is_well(*number) && !drains.contains_key(id) && !pin.allocations.contains(id)
+            takes(world, *number) && !drains.contains_key(id) && !pin.allocations.contains(id)
         });
         let most = well.min(living + free.count());
         let is_gone = |id: &cluster_core::PeerId| {
@@ -187,7 +187,8 @@ fn drains(world: &World) -> Option<String> {
             let rest = pin.allocations.iter().filter(|peer| *peer != drained);
             let living = rest.clone().filter(|peer| is_well(peer)).count();
             let is_free = |peer: &&PeerId| {
-                is_well(peer) && !drains.contains_key(*peer) && !pin.allocations.contains(peer)
+                let takes = number(peer).is_some_and(|number| takes(world, number));
+                takes && !drains.contains_key(*peer) && !pin.allocations.contains(peer)
             };
             let free = members.iter().copied().filter(is_free).count();
             let wanted = pin.allocations.len().min(max as usize);
@@ -233,7 +234,8 @@ fn rebalancing(world: &World) -> Option<String> {
     if state.run.is_some() && !well().any(is_stuck) {
         return Some(format!("the end of {:?}", state.run));
     }
-    if !state.settings.automatic {
+    // A copy that did not fit into a zone is not moved there again.
+    if !state.settings.automatic || world.options.ipfs_room_gib > 0 {
         return None;
     }
     let pins = world.checks.model().pins().values();
@@ -253,7 +255,7 @@ fn unzoned(world: &World, pin: &Pin, is_stuck: impl Fn(usize) -> bool) -> Option
     let is_free = |at: &usize| {
         let id = &world.peers[*at].id;
         let is_member = world.members().raft_id(id).is_some();
-        is_member && number(id).is_some() && !holders.contains(at)
+        is_member && number(id).is_some() && takes(world, *at) && !holders.contains(at)
     };
     let other = (0..world.peers.len())
         .filter(is_free)
@@ -269,6 +271,25 @@ fn unzoned(world: &World, pin: &Pin, is_stuck: impl Fn(usize) -> bool) -> Option
     Some(format!("{} to give {pin:?} to another zone", name(*giver)))
 }
 
+/// Returns whether a peer gets new pins.
+fn takes(world: &World, number: usize) -> bool {
+    world.is_well(number) && world.peers[number].ipfs.takes_pins()
+}
+
+/// Returns a peer with more free space than this one, to which it can give a pin that it has no room for.
+fn roomier(world: &World, number: usize, pin: &Pin) -> Option<usize> {
+    if !matches!(pin.options.replicas, Replicas::Range { .. }) {
+        return None;
+    }
+    let drains = world.checks.model().drains();
+    let own = world.peers[number].ipfs.free_space();
+    (0..world.peers.len()).find(|other| {
+        let peer = &world.peers[*other];
+        let is_free = !drains.contains_key(&peer.id) && !pin.allocations.contains(&peer.id);
+        takes(world, *other) && is_free && peer.ipfs.free_space() > own
+    })
+}
+
 /// Compares what a peer's IPFS node holds with what it should hold.
 fn tracking(world: &World, number: usize) -> Option<String> {
     let peer = &world.peers[number];
@@ -278,6 +299,12 @@ fn tracking(world: &World, number: usize) -> Option<String> {
             continue;
         }
         let phase = store.locals.get(&pin.cid).map(|local| local.phase);
+        if phase == Some(Phase::PinError) && !peer.ipfs.has_room(&pin.cid) {
+            if let Some(to) = roomier(world, number, pin) {
+                return Some(format!("{pin:?} to move from {} to {}", name(number), name(to)));
+            }
+            continue;
+        }
         if phase != Some(Phase::Pinned) {
             return Some(format!("{} at {} is {phase:?}", pin.cid, name(number)));
         }

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use cluster_core::{
-    Cid, Command, MembersWish, Payload, PeerId, Pin, PinOptions, Precondition, Proposal, Replicas, Request,
-    StoreOp, Timestamp, decode,
+    Cid, Command, Effect, MembersWish, Message, Payload, PeerId, Pin, PinOptions, Precondition, Proposal,
+    Replicas, Request, StoreOp, Timestamp, decode,
 };
 
 use super::received::{CLOCK, Heard, Process, changes_members, member};
@@ -88,10 +88,11 @@ impl Decisions {
         let written = step.writes().filter(|_| view.is_leader()).flat_map(appended);
         let boot = step.peer().disk.boot();
         let own = member(&step.peer().disk.written.members, &step.peer().id).map(|(id, _)| id);
-        let written = written.filter(|proposal| {
+        let sent = step.effects.iter().flat_map(forwarded);
+        let made = written.chain(sent).filter(|proposal| {
             proposal.id.boot == boot && Some(proposal.id.origin) == own && proposal.id.seq > newest
         });
-        for proposal in waiting.into_iter().chain(written) {
+        for proposal in waiting.into_iter().chain(made) {
             all.entry(proposal.id.seq).or_insert(proposal);
         }
         all.into_values().collect()
@@ -107,6 +108,17 @@ fn appended(op: &StoreOp) -> Vec<Proposal> {
         Payload::Commands(_) | Payload::Members(_) => None,
     });
     commands.flatten().collect()
+}
+
+/// Returns the proposals that a follower sends to the leader.
+fn forwarded(effect: &Effect) -> Vec<Proposal> {
+    match effect {
+        Effect::Send { envelope, .. } => match &envelope.message {
+            Message::Propose(proposals) => proposals.clone(),
+            _ => Vec::new(),
+        },
+        _ => Vec::new(),
+    }
 }
 
 impl Moment<'_> {

@@ -29,12 +29,14 @@ impl Moment<'_> {
         let base = bases.find(|pin| pin.version == *version && pin.allocations.contains(me))?;
         if self.heard.may_be_drained(me) {
             self.of_drained_pin(&base, allocations, found);
-        } else if self.heard.has_outgrown(cid) {
+            // A copy that did not fit leaves none that waits (seed 830052).
+            return Some(usize::from(!self.heard.has_outgrown(cid)));
+        }
+        if self.heard.has_outgrown(cid) {
             self.of_outgrown_pin(&base, allocations, found);
             return Some(0);
-        } else {
-            self.of_rebalanced_pin(&base, allocations, found);
         }
+        self.of_rebalanced_pin(&base, allocations, found);
         Some(1)
     }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use cluster_core::{Command, PeerId, Phase, Pin, RebalanceChange, Replicas, Request};
+use cluster_core::{Command, PeerId, Phase, Pin, RebalanceChange, Replicas, Request, StoreOp};
 
 use super::Findings;
 use super::decisions::Moment;
@@ -72,8 +72,11 @@ impl Moment<'_> {
             format!("moves {base:?} from {me}, which the client prefers")
         });
         let local = step.peer().disk.written.locals.get(&base.cid);
+        // It may have changed in this step, after the decision (seed 820006).
+        let is_change = |op: &StoreOp| matches!(op, StoreOp::PutLocal { cid, .. } if *cid == base.cid);
+        let is_changed = step.writes().any(is_change);
         found.require(
-            local.is_some_and(|local| local.phase == Phase::Pinned),
+            is_changed || local.is_some_and(|local| local.phase == Phase::Pinned),
             "rebalance",
             || format!("moves {base:?}, which is {local:?} here"),
         );

@@ -23,6 +23,7 @@ impl Options {
         options.draw_scrubs(&mut Rng::new(seed, "scrub options"));
         options.draw_rebalancing(&mut Rng::new(seed, "rebalance options"));
         options.draw_profile(&mut Rng::new(seed, "profile options"));
+        options.draw_room(&mut Rng::new(seed, "room options"));
         options
     }
 
@@ -217,6 +218,14 @@ impl Options {
     fn draw_drains(&mut self, rng: &mut Rng) {
         if rng.chance(200) {
             self.op_drain = *rng.pick(&[10, 50]);
+        }
+    }
+
+    /// Draws repositories of limited size, for few pins: others would never fit.
+    fn draw_room(&mut self, rng: &mut Rng) {
+        let rate = if self.op_rebalance > 0 { 500 } else { 150 };
+        if rng.chance(rate) && self.bulk == 0 && self.cids <= 40 {
+            self.ipfs_room_gib = *rng.pick(&[400, 100, 50, 25, 12]);
         }
     }
 

@@ -40,6 +40,7 @@ pub(super) fn of(name: &str) -> Option<RangeInclusive<u64>> {
             0..=SECONDS_MAX
         }
         "latency_min_ms" | "latency_spread_ms" => 0..=10_000,
+        "ipfs_room_gib" => 0..=1 << 10,
         // A smaller share takes longer than a run.
         "scrub_share" => 50..=1000,
         "scrub_ms" => 0..=60_000,
