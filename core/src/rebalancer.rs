@@ -223,7 +223,7 @@ impl Rebalancer {
             if !stays {
                 self.moved_at = applied;
                 self.progress.moved += 1;
-self.progress.moved_in_all += 1;
+                self.progress.moved_in_all += 1;
                 self.given.note(cid, proposed.to.clone());
             } else {
                 self.progress.undone_in_all += 1;

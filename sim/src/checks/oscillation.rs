@@ -7,8 +7,8 @@ use cluster_core::{Cid, Command, PeerId, RebalanceChange};
 
 use super::Findings;
 
-/// Maximum number of times that a copy may leave one peer: because of the last faults, because the balance was
-/// taken from old metrics, and because two others gave it the copy before they knew that it has no room.
+/// Maximum number of times that a copy may leave one peer: because of the last faults, because the balance
+/// was taken from old metrics, and because another peer gave it the copy before it knew that it has no room.
 const LEAVES_MAX: u32 = 3;
 
 /// Copies that have left each peer since the faults ended.
