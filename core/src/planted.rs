@@ -197,6 +197,8 @@ mod switch {
         LearnerCounted,
         /// Members that are to be removed stay.
         LeaversStay,
+        /// A follower that cannot reach its leader waits for the whole election timeout.
+        LeaseOutlivesLeader,
         /// A peer that was removed stays on the list of peers to remove.
         LeavingKept,
         /// A removal demotes all voters but the leader.

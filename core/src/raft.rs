@@ -335,10 +335,20 @@ impl Raft {
         }
     }
 
+    /// Notes that messages to a peer may be lost. Without them the leader may be dead: this peer no longer
+    /// refuses its vote to others, and its own timeout is short. The leader's next message restores both.
     pub(crate) fn unreachable(&mut self, peer: &PeerId) {
-        if let Some(id) = self.members().raft_id(peer) {
-            self.raw.call(|raw| raw.report_unreachable(id.0));
-        }
+        let Some(id) = self.members().raft_id(peer) else {
+            return;
+        };
+        let is_leader = self.raw.raft.leader_id == id.0 && id != self.id() && !planted!(LeaseOutlivesLeader);
+        self.raw.call(|raw| {
+            raw.report_unreachable(id.0);
+            if is_leader {
+                let lease = raw.raft.election_timeout();
+                raw.raft.election_elapsed = raw.raft.election_elapsed.max(lease);
+            }
+        });
     }
 
     pub(crate) fn snapshot_sent(&mut self, peer: &PeerId, delivered: bool) {

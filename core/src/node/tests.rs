@@ -10,6 +10,7 @@ mod harness;
 mod incoming;
 mod limits;
 mod lost_data;
+mod lost_leader;
 mod membership;
 mod outgrown;
 mod owners;
