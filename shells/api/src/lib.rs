@@ -46,7 +46,7 @@ pub use gc::{GlobalRepoGc, IpfsRepoGc, IpfsRepoStat, RepoGc};
 pub use graph::ConnectGraph;
 pub use monitor::{Alert, Bandwidth, BandwidthByProtocol, Metric};
 pub use peer::{Id, IpfsId, PeerAdd, Version};
-pub use pin::{CreatedPin, OldPin, Pin, PinPath, PinType, PinTypeFilter};
+pub use pin::{CreatedPin, ImportedPin, OldPin, Pin, PinPath, PinType, PinTypeFilter};
 pub use pin_options::{PinMode, PinOptions};
 pub use pin_status::{GlobalPinInfo, IpfsPinInfo, PinInfo, PinInfoShort, Transfer};
 pub use problem::{HealthSummary, Problem};

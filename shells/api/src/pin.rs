@@ -276,6 +276,33 @@ impl From<Pin> for OldPin {
     }
 }
 
+/// Result of one pin of an import that is streamed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ImportedPin {
+    /// CID of the pin; empty if the line could not be decoded.
+    pub cid: String,
+    /// HTTP status of a request for this pin alone: 200 if it is committed.
+    pub code: u16,
+    /// Description of an error for people; empty if the pin is committed.
+    pub message: String,
+}
+
+impl ImportedPin {
+    /// Creates the result of a pin that is committed.
+    pub fn committed(cid: String) -> Self {
+        Self {
+            cid,
+            code: 200,
+            message: String::new(),
+        }
+    }
+
+    /// Creates the result of a pin that was refused.
+    pub fn refused(cid: String, code: u16, message: String) -> Self {
+        Self { cid, code, message }
+    }
+}
+
 /// Unresolved path to pin, with options.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinPath {

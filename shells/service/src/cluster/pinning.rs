@@ -57,28 +57,45 @@ impl Cluster {
         let pins: Vec<Pin> = pins.collect::<Result<_, _>>()?;
         let cids: Vec<&Cid> = pins.iter().map(|pin| &pin.cid).collect();
         let _turn = self.turn_to_pin(&cids).await?;
-        let requests = pins.into_iter().map(|pin| {
-            let (cid, owner) = (pin.cid.clone(), self.new_owner());
-            async move {
-                let bytes = cluster_core::encode(&pin).len().min(IMPORT_BYTES);
-                let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-                let _room = self
-                    .inner
-                    .imports
-                    .acquire_many(bytes)
-                    .await
-                    .map_err(|_| Error::Closed)?;
-                let added = self.request_pin(Request::Import { pin, owner }).await;
-                if let Err(Error::Refused(Refusal::Conflict(why))) = added {
-                    // Names the CID in an error that gives only the reason.
-                    return Err(Error::Refused(Refusal::Conflict(format!("{cid}: {why}"))));
-                }
-                added.map(|_| ())
-            }
-        });
-        stream::iter(requests.map(Ok))
-            .try_for_each_concurrent(IMPORTS_AT_ONCE, |request| request)
+        stream::iter(pins.into_iter().map(Ok))
+            .try_for_each_concurrent(IMPORTS_AT_ONCE, |pin| self.import_pin(pin))
             .await
+    }
+
+    /// As [`Cluster::import`], but an invalid or refused pin does not affect the others. Returns their
+    /// results, in the same order.
+    pub async fn import_each(&self, brought: &[api::Pin], names_owners: bool) -> Vec<Result<(), Error>> {
+        let default = self.inner.config.default_replicas;
+        let now = now();
+        let pins = brought
+            .iter()
+            .map(|pin| convert::imported(pin, default, now, names_owners));
+        let pins: Vec<Result<Pin, Error>> = pins.collect();
+        let cids: Vec<&Cid> = pins.iter().flatten().map(|pin| &pin.cid).collect();
+        let turn = self.turn_to_pin(&cids).await;
+        let requests = pins.into_iter().map(|pin| async {
+            if let Err(refused) = &turn {
+                return Err(refused.clone());
+            }
+            self.import_pin(pin?).await
+        });
+        stream::iter(requests).buffered(IMPORTS_AT_ONCE).collect().await
+    }
+
+    /// Adds one pin, once the imports in progress leave room.
+    async fn import_pin(&self, pin: Pin) -> Result<(), Error> {
+        let (cid, owner) = (pin.cid.clone(), self.new_owner());
+        let bytes = cluster_core::encode(&pin).len().min(IMPORT_BYTES);
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let room = self.inner.imports.acquire_many(bytes).await;
+        let _room = room.map_err(|_| Error::Closed)?;
+        match self.request_pin(Request::Import { pin, owner }).await {
+            // Names the CID in an error that gives only the reason.
+            Err(Error::Refused(Refusal::Conflict(why))) => {
+                Err(Error::Refused(Refusal::Conflict(format!("{cid}: {why}"))))
+            }
+            added => added.map(|_| ()),
+        }
     }
 
     /// Makes a request for a pin, and returns it as it is shown.

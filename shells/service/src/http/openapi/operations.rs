@@ -3,7 +3,7 @@
 use cluster_api::{
     AddedOutput, Alert, BandwidthByProtocol, Caller, ConnectGraph, CreatedPin, Credential, CredentialAdd,
     CredentialCreated, CredentialUsage, Drain, Event, GlobalPinInfo, GlobalRepoGc, GlobalScrub,
-    HealthSummary, Id, Metric, OldPin, PeerAdd, Pin, Rebalance, Token, Version,
+    HealthSummary, Id, ImportedPin, Metric, OldPin, PeerAdd, Pin, Rebalance, Token, Version,
 };
 
 use schemars::JsonSchema;
@@ -186,6 +186,9 @@ meta-KEY string Value of KEY in the metadata; for any KEY that does not begin wi
 pin-update string CID of a pin whose options and allocations are taken over.
 origins string Multiaddresses of nodes that have the content, separated by commas.
 shard-size integer Accepted for the Go peer's clients, and without effect.";
+
+const IMPORT: Parameters = "\
+stream boolean Answer each line with one, while the body arrives.";
 
 const ADD: Parameters = "\
 local boolean Store the blocks at the peer that is asked; the others fetch them.
@@ -380,9 +383,14 @@ fn of_pins() -> Vec<Operation> {
             .empty(204, "There are none.")
             .with(&[SEARCH, UNDER_REPLICATED, CONSISTENT]),
         post("/allocations", "Imports pins unchanged")
+            .lines::<ImportedPin>("With `stream`: the results, a line for each pin, in the same order.")
             .empty(204, "All are committed.")
+            .with(&[IMPORT])
             .reads(Content::lines::<Pin>())
-            .says("Up to 4096 pins, as `GET /allocations?whole=true` lists them."),
+            .says(
+                "Up to 4096 pins, as `GET /allocations?whole=true` lists them; with `stream` any number. An \
+                 invalid or refused pin fails the request; with `stream` only its own line.",
+            ),
         get("/allocations/{hash}", "Returns a pin")
             .json::<Pin>("The pin.")
             .with(&[CONSISTENT]),

@@ -41,6 +41,46 @@ async fn pin_json_has_the_go_peers_shape() {
 }
 
 #[tokio::test]
+async fn streamed_import_answers_each_line_and_invalid_ones_alone_fail() {
+    let api = Api::new().await;
+    let line = |cid: &str| format!("{{\"cid\":\"{cid}\",\"type\":\"pin\"}}\n");
+    let (first, second) = (cid(1).to_string(), cid(2).to_string());
+    let body = [&line(&first), "nonsense\n\n", &line("nonsense"), &line(&second)].concat();
+    let answer = api.send("POST", "/allocations?stream=true", "", &body).await;
+    assert_eq!(
+        (answer.status, answer.trailers.as_str()),
+        (200, "x-stream-error:")
+    );
+    let lines: Vec<ImportedPin> = serde_json::Deserializer::from_str(&answer.body)
+        .into_iter()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let results: Vec<_> = lines.iter().map(|line| (line.cid.as_str(), line.code)).collect();
+    let expected = [
+        (first.as_str(), 200),
+        ("", 400),
+        ("nonsense", 400),
+        (second.as_str(), 200),
+    ];
+    assert_eq!(results, expected);
+    assert!(
+        lines[1].message.starts_with("error decoding the pin: "),
+        "{lines:?}"
+    );
+    assert!(lines[2].message.contains("error decoding Cid"), "{lines:?}");
+    for cid in [first, second] {
+        assert_eq!(api.get(&format!("/allocations/{cid}")).await.status, 200);
+    }
+
+    let endless = "x".repeat((1 << 20) + 1);
+    let answer = api.send("POST", "/allocations?stream=true", "", &endless).await;
+    assert!(
+        answer.body.contains("a line has more than 1048576 bytes"),
+        "{answer:?}"
+    );
+}
+
+#[tokio::test]
 async fn paths_are_resolved_and_pinned() {
     let api = Api::new().await;
     let cid = cid(1);
