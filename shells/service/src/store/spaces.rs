@@ -13,9 +13,9 @@ use super::record;
 /// (measured: 32 MiB 10,000/s, 512 MiB 64,000/s); listings and writes do not.
 pub(super) const CACHE: u64 = 16 << 20;
 
-/// Size at which a memtable is flushed. fjall's 64 MiB would let five keyspaces take 320 MB; with 8 MiB a
+/// Size at which a memtable is flushed. fjall's 64 MiB would let five keyspaces take 320 MB; with 6 MiB a
 /// flush is short, and two in flight fit a small machine.
-const MEMTABLE: u64 = 8 << 20;
+const MEMTABLE: u64 = 6 << 20;
 /// For keyspaces with few live bytes that every batch rewrites: they are flushed before they keep old
 /// journals alive.
 const SMALL_MEMTABLE: u64 = 2 << 20;

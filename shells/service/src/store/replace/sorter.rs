@@ -52,7 +52,12 @@ impl Record {
 impl Sorter {
     /// Creates the file for records that do not fit into memory at `path`, which must be free.
     pub(in crate::store) fn new(path: &Path) -> Result<Self, StoreError> {
-        Self::with_limit(path, RUN).map_err(StoreError::Sort)
+        Self::with_run(path, RUN)
+    }
+
+    /// As [`Sorter::new`], with another number of bytes sorted in memory at once.
+    pub(in crate::store) fn with_run(path: &Path, bytes: usize) -> Result<Self, StoreError> {
+        Self::with_limit(path, bytes).map_err(StoreError::Sort)
     }
 
     fn with_limit(path: &Path, limit: usize) -> io::Result<Self> {
