@@ -177,6 +177,12 @@ impl Cid {
     }
 
     fn checked(bytes: &[u8]) -> Result<Self, String> {
+        // Almost all CIDs: versions 0 and 1 with a SHA-256 digest. Parsing copies 128 bytes several times.
+        if let [0x12, 32, digest @ ..] | [1, ..0x80, 0x12, 32, digest @ ..] = bytes
+            && digest.len() == 32
+        {
+            return Ok(Self(bytes.into()));
+        }
         let parsed = cid::CidGeneric::<DIGEST_MAX>::try_from(bytes).map_err(|error| error.to_string())?;
         if parsed.encoded_len() != bytes.len() {
             return Err("trailing bytes".to_owned());
@@ -256,6 +262,22 @@ mod tests {
             "x/ipfs/bafkqablimvwgy3y",
         ] {
             assert!(wrong.parse::<Cid>().is_err(), "{wrong}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn bytes_are_accepted_as_the_parser_accepts_them(
+            head in proptest::sample::select(vec![
+                &[0x12, 32][..], &[0x12, 31], &[1, 0, 0x12, 32], &[1, 0x7f, 0x12, 32], &[1, 0x80, 0x12, 32],
+                &[1, 0x80, 1, 0x12, 32], &[2, 0x55, 0x12, 32], &[1, 0x55, 0x12, 33], &[],
+            ]),
+            digest in proptest::collection::vec(proptest::prelude::any::<u8>(), 30..35),
+        ) {
+            let bytes = [head, &digest].concat();
+            let parsed = cid::CidGeneric::<DIGEST_MAX>::try_from(&bytes[..]);
+            let valid = parsed.is_ok_and(|cid| cid.encoded_len() == bytes.len());
+            proptest::prop_assert_eq!(Cid::from_bytes(&bytes).is_ok(), valid);
         }
     }
 }

@@ -133,6 +133,12 @@ fn push_escaped(out: &mut String, text: &str) {
     out.push_str(rest);
 }
 
+/// Returns whether text may have a character that Go escapes. Most has none, and this is quick.
+fn may_need_escapes(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    memchr::memchr3(b'<', b'>', b'&', bytes).is_some() || memchr::memchr(0xe2, bytes).is_some()
+}
+
 /// Returns the position, length and replacement of the first character that Go escapes.
 fn next_escape(text: &str) -> Option<(usize, usize, &'static str)> {
     // All of them begin with one of these rare bytes, so the rest need not be decoded.
@@ -165,6 +171,9 @@ struct GoFormatter<F>(F);
 
 impl<F: Formatter> Formatter for GoFormatter<F> {
     fn write_string_fragment<W: ?Sized + io::Write>(&mut self, w: &mut W, fragment: &str) -> io::Result<()> {
+        if !may_need_escapes(fragment) {
+            return w.write_all(fragment.as_bytes());
+        }
         let mut rest = fragment;
         while let Some((at, length, escape)) = next_escape(rest) {
             w.write_all(&rest.as_bytes()[..at])?;

@@ -16,6 +16,9 @@ use super::refusals;
 use super::server::Service;
 use crate::cluster::Error;
 
+/// Pages of a stream that are written as JSON at the same time.
+const PAGES_AT_ONCE: usize = 2;
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Returns an error response with a JSON body.
@@ -117,13 +120,21 @@ pub(super) fn push<T: Serialize>(out: &mut Vec<u8>, value: &T) {
 pub(super) async fn lines<T: Serialize + Send + 'static>(
     pages: impl Stream<Item = Result<Vec<T>, Error>> + Send + 'static,
 ) -> Response<Body> {
-    let mut pages = Box::pin(pages.map(|page| {
-        page.map(|items| {
-            let mut bytes = Vec::with_capacity(items.len() * 512);
-            items.iter().for_each(|item| push(&mut bytes, item));
-            Bytes::from(bytes)
+    let written = pages.map(|page| {
+        // In a task of its own, so that pages are read, written as JSON and sent at the same time.
+        tokio::spawn(async move {
+            page.map(|items| {
+                let mut bytes = Vec::with_capacity(items.len() * 512);
+                items.iter().for_each(|item| push(&mut bytes, item));
+                Bytes::from(bytes)
+            })
         })
-    }));
+    });
+    let mut pages = Box::pin(
+        written
+            .buffered(PAGES_AT_ONCE)
+            .map(|page| page.unwrap_or(Err(Error::Closed))),
+    );
     loop {
         match pages.next().await {
             None => {
