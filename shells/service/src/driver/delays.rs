@@ -18,8 +18,8 @@ const WARN_FROM: Duration = Duration::from_millis(500);
 /// Shortest time between two log lines.
 const QUIET: Duration = Duration::from_secs(60);
 
-/// Interval of the probes of the network's threads: ten per heartbeat interval.
-const PROBE: Duration = Duration::from_millis(100);
+/// Interval of the probes of the network's threads: four in each of the default election timeout.
+const PROBE: Duration = Duration::from_millis(250);
 
 /// Longest delays since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -39,8 +39,9 @@ const PER_STRANGER_MAX: u32 = 4;
 /// Time after which a connection without streams is closed.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Interval of pings. A peer whose machine vanished is disconnected after this and [`PING_TIMEOUT`].
-const PING_INTERVAL: Duration = Duration::from_secs(5);
+/// Interval of pings. A peer whose machine vanished is disconnected after this and [`PING_TIMEOUT`]. Every
+/// two peers are connected, so a hundred of them send 660 pings a second.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Long, because a ping queues behind the other traffic of the connection.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
