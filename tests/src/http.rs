@@ -1,7 +1,6 @@
-//! Minimal HTTP client: tests see status, headers, chunks and trailers, and can send invalid requests. Each
-//! request has its own connection.
+//! Minimal HTTP client: tests see status, headers, chunks and trailers, and can send invalid requests.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -9,6 +8,9 @@ use serde_json::Value;
 
 /// Maximum silence of a server: longer than any answer takes on a busy machine.
 pub const SILENCE: Duration = Duration::from_secs(240);
+
+/// Maximum size of a body that is sent before the response is read: far less than sockets buffer.
+const SENT_AT_ONCE: usize = 1 << 16;
 
 /// Response of a server.
 #[derive(Debug, Clone, Default)]
@@ -61,7 +63,57 @@ impl Answer {
     }
 }
 
-/// Sends one request and reads the whole response.
+/// Connection for several requests, one after the other.
+#[derive(Debug)]
+pub struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    /// Connects to a port of this machine.
+    ///
+    /// # Errors
+    /// Fails if no server listens.
+    pub fn open(port: u16) -> io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(SILENCE))?;
+        stream.set_write_timeout(Some(SILENCE))?;
+        Ok(Self(BufReader::with_capacity(1 << 16, stream)))
+    }
+
+    /// Sends a request and reads the response, whose body goes to `sink` as it arrives, even while the
+    /// request is being sent.
+    ///
+    /// # Errors
+    /// Fails if the connection breaks before the end, or after [`SILENCE`].
+    ///
+    /// # Panics
+    /// Never: the thread that sends does not panic.
+    pub fn request(
+        &mut self,
+        method: &str,
+        target: &str,
+        body: &[u8],
+        sink: &mut dyn FnMut(&[u8]),
+    ) -> io::Result<Answer> {
+        let head = head(method, target, &[("Host", "127.0.0.1")], body);
+        let mut writer = self.0.get_ref();
+        if body.len() <= SENT_AT_ONCE {
+            writer.write_all(&[head.as_bytes(), body].concat())?;
+            return read(&mut self.0, sink);
+        }
+        let mut writer = writer.try_clone()?;
+        std::thread::scope(|scope| {
+            let sender = scope.spawn(move || {
+                writer.write_all(head.as_bytes())?;
+                writer.write_all(body)
+            });
+            let answer = read(&mut self.0, sink)?;
+            sender.join().expect("the sender does not panic").map(|()| answer)
+        })
+    }
+}
+
+/// Sends one request on a connection of its own, and reads the whole response.
 ///
 /// # Errors
 /// Fails if no server listens, if the connection breaks before the end, or after [`SILENCE`].
@@ -72,15 +124,21 @@ pub fn request(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> io::Result<Answer> {
-    let mut head = format!("{method} {target} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n");
+    let host = format!("127.0.0.1:{port}");
+    let fixed = [("Host", host.as_str()), ("Connection", "close")];
+    let head = head(method, target, &[&fixed, headers].concat(), body);
+    send(port, &[head.as_bytes(), body].concat())
+}
+
+fn head(method: &str, target: &str, headers: &[(&str, &str)], body: &[u8]) -> String {
+    let mut head = format!("{method} {target} HTTP/1.1\r\n");
     for (name, value) in headers {
         head.push_str(&format!("{name}: {value}\r\n"));
     }
     if !body.is_empty() || method == "POST" {
         head.push_str(&format!("Content-Length: {}\r\n", body.len()));
     }
-    head.push_str("\r\n");
-    send(port, &[head.as_bytes(), body].concat())
+    head + "\r\n"
 }
 
 /// Sends arbitrary bytes and reads the response.
@@ -95,7 +153,11 @@ pub fn send(port: u16, bytes: &[u8]) -> io::Result<Answer> {
     let bytes = bytes.to_vec();
     // A server that refuses may respond before it has read everything.
     let sender = std::thread::spawn(move || writer.write_all(&bytes));
-    let answer = read(&mut BufReader::new(&stream));
+    let mut body = Vec::new();
+    let answer = read(&mut BufReader::new(&stream), &mut |bytes| {
+        body.extend_from_slice(bytes);
+    });
+    let answer = answer.map(|answer| Answer { body, ..answer });
     let _ = stream.shutdown(std::net::Shutdown::Both);
     let sent = sender.join().expect("the sender does not panic");
     // The error of sending explains more than a missing response.
@@ -149,7 +211,8 @@ fn headers(reader: &mut impl BufRead) -> io::Result<Vec<(String, String)>> {
     }
 }
 
-fn read(reader: &mut impl BufRead) -> io::Result<Answer> {
+/// Reads a response, whose body goes to `sink`.
+fn read(reader: &mut impl BufRead, sink: &mut dyn FnMut(&[u8])) -> io::Result<Answer> {
     let mut answer = Answer::default();
     loop {
         let first = line(reader)?;
@@ -167,19 +230,17 @@ fn read(reader: &mut impl BufRead) -> io::Result<Answer> {
     }
     let header = |name: &str| {
         let found = answer.headers.iter().find(|(header, _)| header == name);
-        found.map(|(_, value)| value.clone())
+        found.map(|(_, value)| value.as_str())
     };
     if header("transfer-encoding").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked")) {
         loop {
             let size = line(reader)?;
-            let size = usize::from_str_radix(size.split(';').next().unwrap_or(""), 16)
+            let size = u64::from_str_radix(size.split(';').next().unwrap_or(""), 16)
                 .map_err(|_| bad(format!("not a chunk's size: {size:?}")))?;
             if size == 0 {
                 break;
             }
-            let start = answer.body.len();
-            answer.body.resize(start + size, 0);
-            reader.read_exact(&mut answer.body[start..])?;
+            pass(reader, Some(size), sink)?;
             line(reader)?;
         }
         answer.trailers = headers(reader)?;
@@ -187,10 +248,27 @@ fn read(reader: &mut impl BufRead) -> io::Result<Answer> {
         let length = length
             .parse()
             .map_err(|_| bad(format!("not a length: {length}")))?;
-        answer.body.resize(length, 0);
-        reader.read_exact(&mut answer.body)?;
+        pass(reader, Some(length), sink)?;
     } else if answer.status != 204 {
-        reader.read_to_end(&mut answer.body)?;
+        pass(reader, None, sink)?;
     }
     Ok(answer)
+}
+
+/// Passes `length` bytes on, or all until the end.
+fn pass(reader: &mut impl BufRead, length: Option<u64>, sink: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    let mut reader = reader.take(length.unwrap_or(u64::MAX));
+    loop {
+        let bytes = reader.fill_buf()?;
+        let size = bytes.len();
+        if size == 0 {
+            break;
+        }
+        sink(bytes);
+        reader.consume(size);
+    }
+    if length.is_some() && reader.limit() > 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(())
 }

@@ -142,6 +142,7 @@ fn changes(peers: &[Peer]) -> Vec<Request<'static>> {
     let third = peers[2].id.clone();
     let exported = format!("{{\"cid\":\"{cid}\",\"type\":\"pin\",\"metadata\":{{\"k\":\"v\"}}}}");
     let exported: &'static [u8] = Box::leak(exported.into_bytes().into_boxed_slice());
+    let import = |query| ("POST", "/allocations", format!("/allocations{query}"), exported);
     let unknown: &[u8] = br#"{"peer_id":"12D3KooWGRYZDHBembyGJQqQ6WgLqJWYNjnECJwGBnCg8vbCeo8F"}"#;
     vec![
         plain("POST", "/add"),
@@ -150,7 +151,8 @@ fn changes(peers: &[Peer]) -> Vec<Request<'static>> {
             "/pins/{hash}",
             format!("/pins/{cid}?name=a&meta-k=v&expire-in=24h"),
         ),
-        ("POST", "/allocations", "/allocations".to_owned(), exported),
+        import(""),
+        import("?stream=true"),
         of("POST", "/pins/ipfs/{path}", named("ipfs")),
         of("DELETE", "/pins/ipfs/{path}", named("ipfs")),
         of("POST", "/pins/ipld/{path}", named("ipld")),
