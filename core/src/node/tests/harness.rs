@@ -158,6 +158,29 @@ impl Harness {
         self.handle(Event::Persisted { batch })
     }
 
+    /// Replicates and applies a command of a proposer, by its Raft id, as peer 2, the leader of term 1.
+    pub(super) fn apply(&mut self, proposer: u64, index: Index, command: Command) -> Vec<Effect> {
+        let id = ProposalId {
+            origin: RaftId(proposer),
+            boot: 1,
+            seq: index,
+        };
+        let entry = LogEntry {
+            index,
+            term: 1,
+            payload: Payload::Commands(encode(&vec![Proposal { id, command }])),
+        };
+        let append = RaftMessage {
+            entries: vec![entry],
+            index: index - 1,
+            log_term: u64::from(index > 1),
+            commit: index,
+            ..raft_message(RaftKind::Append, 1)
+        };
+        let batch = persist(&self.receive(2, Message::Raft(append))).id;
+        self.handle(Event::Persisted { batch })
+    }
+
     pub(super) fn request(&mut self, ticket: u64, request: Request) -> Vec<Effect> {
         self.handle(Event::Requested {
             ticket: Ticket(ticket),

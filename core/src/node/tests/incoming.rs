@@ -1,34 +1,10 @@
 //! Copies that move to a peer while moves are limited in bytes per second.
 
-use super::harness::{Harness, persist, raft_message};
-use crate::codec::encode;
+use super::harness::Harness;
 use crate::testing::{cid, options, peer};
 use crate::*;
 
 const ONE: Replicas = Replicas::Range { min: 1, max: 1 };
-
-/// Replicates and applies a command that a peer has proposed, at peer 1, which follows peer 2.
-fn apply(harness: &mut Harness, index: Index, proposer: u64, command: Command) -> Vec<Effect> {
-    let id = ProposalId {
-        origin: RaftId(proposer),
-        boot: 1,
-        seq: index,
-    };
-    let entry = LogEntry {
-        index,
-        term: 1,
-        payload: Payload::Commands(encode(&vec![Proposal { id, command }])),
-    };
-    let append = RaftMessage {
-        entries: vec![entry],
-        index: index - 1,
-        log_term: u64::from(index > 1),
-        commit: index,
-        ..raft_message(RaftKind::Append, 1)
-    };
-    let batch = persist(&harness.receive(2, Message::Raft(append))).id;
-    harness.handle(Event::Persisted { batch })
-}
 
 fn limit(bytes_per_second: u64) -> Command {
     Command::Rebalance {
@@ -78,24 +54,24 @@ fn started(effects: &[Effect]) -> Vec<(Cid, bool)> {
 #[test]
 fn only_copies_that_their_holders_give_away_count_as_moves() {
     let mut harness = Harness::new(3);
-    apply(&mut harness, 1, 3, pin(1, 3));
-    apply(&mut harness, 2, 3, pin(2, 3));
-    apply(&mut harness, 3, 3, pin(3, 3));
-    let unlimited = apply(&mut harness, 4, 3, moved_here(1, 1));
+    harness.apply(3, 1, pin(1, 3));
+    harness.apply(3, 2, pin(2, 3));
+    harness.apply(3, 3, pin(3, 3));
+    let unlimited = harness.apply(3, 4, moved_here(1, 1));
     assert_eq!(started(&unlimited), [(cid(1), false)], "nothing is limited");
-    apply(&mut harness, 5, 2, limit(1_000));
-    let replaced = apply(&mut harness, 6, 2, moved_here(2, 2));
+    harness.apply(2, 5, limit(1_000));
+    let replaced = harness.apply(2, 6, moved_here(2, 2));
     assert_eq!(
         started(&replaced),
         [(cid(2), false)],
         "the failover replaces a copy of another peer"
     );
-    let moved = apply(&mut harness, 7, 3, moved_here(3, 3));
+    let moved = harness.apply(3, 7, moved_here(3, 3));
     assert_eq!(started(&moved), [(cid(3), true)]);
-    let requested = apply(&mut harness, 8, 3, pin(4, 1));
+    let requested = harness.apply(3, 8, pin(4, 1));
     assert_eq!(started(&requested), [(cid(4), false)]);
     assert_eq!(harness.node.view().move_rate(harness.now), Some(1_000));
-    apply(&mut harness, 9, 2, limit(0));
+    harness.apply(2, 9, limit(0));
     assert_eq!(harness.node.view().move_rate(harness.now), None);
 }
 
@@ -104,17 +80,17 @@ fn moves_that_wait_for_their_bytes_leave_the_slots_to_other_pins() {
     let mut config = Config::new(peer(1));
     config.tracker.concurrent_pins = 1;
     let mut harness = Harness::configured(3, config);
-    apply(&mut harness, 1, 2, limit(1_000));
+    harness.apply(2, 1, limit(1_000));
     for number in 1..=3 {
-        apply(&mut harness, 1 + u64::from(number), 3, pin(number, 3));
+        harness.apply(3, 1 + u64::from(number), pin(number, 3));
     }
     for number in 1..=3 {
         let index = 4 + u64::from(number);
-        let effects = apply(&mut harness, index, 3, moved_here(number, 1 + u64::from(number)));
+        let effects = harness.apply(3, index, moved_here(number, 1 + u64::from(number)));
         assert_eq!(started(&effects), [(cid(number), true)]);
     }
-    let requested = apply(&mut harness, 8, 2, pin(4, 1));
+    let requested = harness.apply(2, 8, pin(4, 1));
     assert_eq!(started(&requested), [(cid(4), false)]);
-    let next = apply(&mut harness, 9, 2, pin(5, 1));
+    let next = harness.apply(2, 9, pin(5, 1));
     assert_eq!(started(&next), [], "the slot is in use");
 }

@@ -2,35 +2,11 @@
 
 use std::time::Duration;
 
-use super::harness::{Harness, persist, raft_message};
-use crate::codec::encode;
+use super::harness::Harness;
 use crate::testing::{cid, options, peer};
 use crate::*;
 
 const ONE_OR_TWO: Replicas = Replicas::Range { min: 1, max: 2 };
-
-/// Replicates and applies a command at peer 1, a follower of peer 2 in a cluster of three.
-fn apply(harness: &mut Harness, index: Index, command: Command) -> Vec<Effect> {
-    let id = ProposalId {
-        origin: RaftId(2),
-        boot: 1,
-        seq: index,
-    };
-    let entry = LogEntry {
-        index,
-        term: 1,
-        payload: Payload::Commands(encode(&vec![Proposal { id, command }])),
-    };
-    let append = RaftMessage {
-        entries: vec![entry],
-        index: index - 1,
-        log_term: u64::from(index > 1),
-        commit: index,
-        ..raft_message(RaftKind::Append, 1)
-    };
-    let batch = persist(&harness.receive(2, Message::Raft(append))).id;
-    harness.handle(Event::Persisted { batch })
-}
 
 fn pin(allocations: &[u8]) -> Command {
     Command::Pin {
@@ -97,10 +73,10 @@ fn copy(version: Index) -> Vec<CopyOf> {
 /// Returns peer 1 with a copy of CID 1, which entry 2 re-allocates to peers 2 and 3.
 fn given_away() -> (Harness, Vec<Effect>) {
     let mut harness = Harness::new(3);
-    let _ = apply(&mut harness, 1, pin(&[1]));
+    let _ = harness.apply(2, 1, pin(&[1]));
     let op = OpId(1);
     let _ = harness.handle(Event::IpfsFinished { op, outcome: Ok(()) });
-    let effects = apply(&mut harness, 2, moved(&[2, 3], 1));
+    let effects = harness.apply(2, 2, moved(&[2, 3], 1));
     (harness, effects)
 }
 
@@ -144,7 +120,7 @@ fn surplus_copy_stays_until_confirmed() {
 #[test]
 fn surplus_copy_allocated_here_again_is_kept() {
     let (mut harness, _) = given_away();
-    let effects = apply(&mut harness, 3, moved(&[1, 2], 2));
+    let effects = harness.apply(2, 3, moved(&[1, 2], 2));
     assert!(!unpins(&effects));
     let is_pin = |effect: &Effect| {
         matches!(
@@ -166,13 +142,13 @@ fn surplus_copy_of_a_removed_pin_is_unpinned_at_once() {
         cid: cid(1),
         precondition: Precondition::Any,
     };
-    assert!(unpins(&apply(&mut harness, 3, unpin)));
+    assert!(unpins(&harness.apply(2, 3, unpin)));
 }
 
 #[test]
 fn ask_copies_is_answered_with_held_copies() {
     let mut harness = Harness::new(3);
-    let _ = apply(&mut harness, 1, pin(&[1, 2]));
+    let _ = harness.apply(2, 1, pin(&[1, 2]));
     assert_eq!(
         harness.receive(3, Message::AskCopies(copy(1))),
         [],
@@ -197,7 +173,7 @@ fn ask_copies_is_answered_with_held_copies() {
 #[test]
 fn copy_reallocated_by_a_snapshot_stays_until_confirmed() {
     let mut harness = Harness::new(3);
-    let effects = apply(&mut harness, 1, pin(&[1]));
+    let effects = harness.apply(2, 1, pin(&[1]));
     let Some(Effect::StartIpfs { op, .. }) = effects.last().cloned() else {
         panic!("{effects:?} start no pin");
     };
@@ -207,7 +183,7 @@ fn copy_reallocated_by_a_snapshot_stays_until_confirmed() {
         cid: cid.clone(),
         precondition,
     };
-    let effects = apply(&mut harness, 2, unpin);
+    let effects = harness.apply(2, 2, unpin);
     assert!(effects.contains(&Effect::CancelIpfs { op }), "{effects:?}");
     let Command::Pin { pin: given, .. } = pin(&[2]) else {
         panic!("a pin");
@@ -244,7 +220,7 @@ fn copy_of_a_shallower_mode_is_not_confirmed() {
         pin: of_mode(Mode::Direct, 0),
         precondition: Precondition::Any,
     };
-    let _ = apply(&mut harness, 1, direct);
+    let _ = harness.apply(2, 1, direct);
     let (op, outcome) = (OpId(1), Ok(()));
     let _ = harness.handle(Event::IpfsFinished { op, outcome });
     let confirms = |effects: &[Effect]| {
