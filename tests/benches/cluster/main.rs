@@ -1,8 +1,8 @@
 //! Benchmarks of whole clusters: real processes, sockets and disks. `--help` lists the rows.
 //!
 //! `cargo bench -p tests --bench cluster -- [ROW …]` builds the programs with optimisations, measures the
-//! rows and prints a table. With `--against FOLDER` each row is also measured with the programs in that folder,
-//! in turns, and the ratio is printed: machines are noisy, and only figures of one run compare.
+//! rows and prints a table. With `--against FOLDER` each row is also measured with the programs in that
+//! folder, in turns, and the ratio is printed: machines are noisy, and only figures of one run compare.
 
 mod content;
 mod faults;
