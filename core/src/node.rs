@@ -357,7 +357,8 @@ impl Node {
         self.rebalance(step);
     }
 
-    /// Returns the members that have been silent for longer than the grace period, and all former members.
+    /// Returns the other members that have been silent for longer than the grace period, and all former
+    /// members. This peer is alive, even if a pause of its process has let its own metrics expire.
     fn down(&self, now: Now) -> BTreeSet<PeerId> {
         let Some(leading) = self.failover.leading() else {
             return BTreeSet::new();
@@ -370,7 +371,8 @@ impl Node {
         let is_down =
             |peer: &&PeerId| self.failover.is_enabled() && self.monitor.silence(now, peer, leading) > grace;
         let members = self.raft.members();
-        let silent = members.peer_ids().filter(is_down);
+        let others = members.peer_ids().filter(|peer| **peer != self.config.peer);
+        let silent = others.filter(is_down);
         silent.chain(&members.departed).cloned().collect()
     }
 

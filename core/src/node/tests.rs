@@ -24,7 +24,7 @@ mod versions;
 
 use std::time::Duration;
 
-use crate::testing::{Disk, TestCluster, cid, options, peer};
+use crate::testing::{Disk, TestCluster, cid, metrics, options, peer};
 use crate::*;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -279,6 +279,49 @@ fn silent_peer_keeps_its_pins_during_the_grace_period() {
     assert!(holds(&cluster), "moved before the grace period has passed");
     cluster.run(30 * SECOND);
     assert!(!holds(&cluster), "not moved after the grace period");
+}
+
+/// The leader's own metrics had expired when it went on, and it moved its pins to others (simulated seed 509).
+#[test]
+fn leader_keeps_its_pins_after_a_pause() {
+    let mut cluster = TestCluster::new(3);
+    cluster.run(20 * SECOND);
+    let (at, cid) = (leader(&cluster), cid(1));
+    let preferring = PinOptions {
+        user_allocations: vec![peer(at)],
+        ..options(Replicas::Range { min: 1, max: 1 })
+    };
+    let request = Request::Pin {
+        cid: cid.clone(),
+        options: preferring,
+        owner: None,
+    };
+    cluster.request(at, request);
+    cluster.run(SECOND);
+    let (node, disk) = cluster.nodes.get_mut(&peer(at)).expect("has been started");
+    assert_eq!(disk.pins[&cid].allocations, [peer(at)]);
+    // Longer than the time to live of a metric and the grace period.
+    let pause = 200 * SECOND;
+    let now = Now {
+        mono: cluster.now.mono + pause,
+        wall: cluster.now.wall + pause,
+    };
+    // The metrics of the others arrive first.
+    for number in (1..=3).filter(|number| *number != at) {
+        let envelope = Envelope {
+            cluster: disk.recovered.as_ref().expect("has been founded").members.cluster,
+            incarnation: Incarnation(u64::from(number)),
+            addressee: None,
+            version: VERSION,
+            message: Message::Metrics(metrics(1 << 40)),
+        };
+        let from = peer(number);
+        let _ = node.handle(now, disk, Event::Received { from, envelope });
+    }
+    let effects = node.handle(now, disk, Event::TimedOut);
+    assert!(node.view().is_leader());
+    let is_write = |effect: &Effect| matches!(effect, Effect::Persist(Batch { sync: true, .. }));
+    assert!(!effects.iter().any(is_write), "{effects:?}");
 }
 
 #[test]
