@@ -281,7 +281,7 @@ fn silent_peer_keeps_its_pins_during_the_grace_period() {
     assert!(!holds(&cluster), "not moved after the grace period");
 }
 
-/// The leader's own metrics had expired when it went on, and it moved its pins to others (simulated seed 509).
+/// The metrics of the leader had expired when it went on, and it moved its pins away (simulated seed 509).
 #[test]
 fn leader_keeps_its_pins_after_a_pause() {
     let mut cluster = TestCluster::new(3);
