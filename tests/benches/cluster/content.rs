@@ -9,7 +9,7 @@ use crate::{Arguments, Figures};
 /// Size of the file, in bytes.
 const SIZE: usize = 300_000_000;
 
-pub fn add(_: &Arguments) -> Figures {
+pub(super) fn add(_: &Arguments) -> Figures {
     let cluster = Cluster::start();
     let mut rates = Vec::new();
     for seed in 0..3 {

@@ -7,7 +7,7 @@ use tests::{Cluster, cids};
 use crate::load;
 use crate::{Arguments, Figures};
 
-pub fn leader_killed(_: &Arguments) -> Figures {
+pub(super) fn leader_killed(_: &Arguments) -> Figures {
     let mut times = Vec::new();
     for _ in 0..5 {
         let mut cluster = Cluster::start();

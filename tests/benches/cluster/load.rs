@@ -9,20 +9,20 @@ use tests::http::Connection;
 use tests::{Cluster, Peer, cids};
 
 /// Latencies of a load, and its duration.
-pub struct Load {
+pub(super) struct Load {
     latencies: Vec<Duration>,
     /// Time from the first request to the last response.
-    pub took: Duration,
+    pub(super) took: Duration,
 }
 
 impl Load {
     /// Responses per second.
-    pub fn rate(&self) -> f64 {
+    pub(super) fn rate(&self) -> f64 {
         self.latencies.len() as f64 / self.took.as_secs_f64()
     }
 
     /// Latency that this part of the requests did not exceed, in milliseconds.
-    pub fn percentile(&self, part: f64) -> f64 {
+    pub(super) fn percentile(&self, part: f64) -> f64 {
         let last = self.latencies.len().saturating_sub(1);
         let at = (last as f64 * part) as usize;
         self.latencies
@@ -36,7 +36,7 @@ impl Load {
 ///
 /// # Panics
 /// If a request fails.
-pub fn pin_with(peers: &[Peer], connections: usize, first: u64, count: u64, query: &str) -> Load {
+pub(super) fn pin_with(peers: &[Peer], connections: usize, first: u64, count: u64, query: &str) -> Load {
     let next = AtomicU64::new(first);
     let start = Instant::now();
     let mut latencies = Vec::new();
@@ -74,12 +74,12 @@ pub fn pin_with(peers: &[Peer], connections: usize, first: u64, count: u64, quer
 }
 
 /// As [`pin_with`], without options.
-pub fn pin(peers: &[Peer], connections: usize, first: u64, count: u64) -> Load {
+pub(super) fn pin(peers: &[Peer], connections: usize, first: u64, count: u64) -> Load {
     pin_with(peers, connections, first, count, "")
 }
 
 /// Lines of `POST /allocations` for pins `first` to `first + count` whose content nobody has.
-pub fn missing_pins(first: u64, count: u64) -> Vec<u8> {
+pub(super) fn missing_pins(first: u64, count: u64) -> Vec<u8> {
     let line = |number| format!("{}\n", json!({ "cid": cids::missing(number), "type": "pin" }));
     (first..first + count).map(line).collect::<String>().into_bytes()
 }
@@ -91,7 +91,7 @@ const PINS_PER_REQUEST: u64 = 4000;
 ///
 /// # Panics
 /// If a request fails.
-pub fn import(peers: &[Peer], first: u64, count: u64) {
+pub(super) fn import(peers: &[Peer], first: u64, count: u64) {
     let next = AtomicU64::new(first);
     std::thread::scope(|scope| {
         for number in 0..4 {
@@ -122,7 +122,7 @@ pub fn import(peers: &[Peer], first: u64, count: u64) {
 ///
 /// # Panics
 /// If the request fails.
-pub fn read(peer: &Peer, target: &str) -> (f64, f64, u64) {
+pub(super) fn read(peer: &Peer, target: &str) -> (f64, f64, u64) {
     let mut connection = Connection::open(peer.rest_port).expect("the peer listens");
     let start = Instant::now();
     let (mut first, mut lines) = (None, 0);
@@ -142,7 +142,7 @@ pub fn read(peer: &Peer, target: &str) -> (f64, f64, u64) {
 }
 
 /// Returns the CPU time that the running peers have used together, in seconds.
-pub fn cpu(cluster: &Cluster) -> f64 {
+pub(super) fn cpu(cluster: &Cluster) -> f64 {
     let of = |peer: &Peer| {
         let stat = fs::read_to_string(format!("/proc/{}/stat", peer.pid())).unwrap_or_default();
         // Fields 14 and 15, in ticks of 10 ms; the second may contain blanks, and ends with a parenthesis.
@@ -163,7 +163,7 @@ pub fn cpu(cluster: &Cluster) -> f64 {
 }
 
 /// Returns the resident memory of a peer, in MiB.
-pub fn memory(peer: &Peer) -> f64 {
+pub(super) fn memory(peer: &Peer) -> f64 {
     let status = fs::read_to_string(format!("/proc/{}/status", peer.pid())).unwrap_or_default();
     let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = resident.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());

@@ -35,7 +35,7 @@ fn start(arguments: &Arguments) -> (Cluster, f64) {
     (cluster, took)
 }
 
-pub fn idle(arguments: &Arguments) -> Figures {
+pub(super) fn idle(arguments: &Arguments) -> Figures {
     let (cluster, started) = start(arguments);
     // Connections and first metrics of all peers.
     std::thread::sleep(WATCHED);
@@ -52,7 +52,7 @@ pub fn idle(arguments: &Arguments) -> Figures {
     ]
 }
 
-pub fn writes(arguments: &Arguments) -> Figures {
+pub(super) fn writes(arguments: &Arguments) -> Figures {
     let (cluster, _) = start(arguments);
     let load = load::pin(&cluster.peers, 64, 0, 10_000);
     let single = load::pin(&cluster.peers[..1], 1, 100_000, 200);

@@ -8,7 +8,7 @@ use tests::{Cluster, Peer, cids, wait_until};
 use crate::load;
 use crate::{Arguments, Figures};
 
-pub fn measure(arguments: &Arguments) -> Figures {
+pub(super) fn measure(arguments: &Arguments) -> Figures {
     let mut cluster = Cluster::start();
     let empty = largest(&cluster);
     let start = Instant::now();
@@ -44,7 +44,7 @@ pub fn measure(arguments: &Arguments) -> Figures {
     ]
 }
 
-pub fn newcomer(arguments: &Arguments) -> Figures {
+pub(super) fn newcomer(arguments: &Arguments) -> Figures {
     let mut cluster = Cluster::start();
     load::import(&cluster.peers, 0, arguments.pins);
     let before = load::pin(&cluster.peers, 16, 0, 10_000).rate();

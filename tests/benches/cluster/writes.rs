@@ -11,11 +11,11 @@ use crate::{Arguments, Figures};
 /// Pins of the rows `writes` and `named`, after as many that are not measured.
 const MANY: u64 = 30_000;
 
-pub fn many(_: &Arguments) -> Figures {
+pub(super) fn many(_: &Arguments) -> Figures {
     measure("")
 }
 
-pub fn named(_: &Arguments) -> Figures {
+pub(super) fn named(_: &Arguments) -> Figures {
     measure("name=docs/2026/report&meta-team=storage")
 }
 
@@ -36,7 +36,7 @@ fn measure(query: &str) -> Figures {
     ]
 }
 
-pub fn single(_: &Arguments) -> Figures {
+pub(super) fn single(_: &Arguments) -> Figures {
     let cluster = Cluster::start();
     load::pin(&cluster.peers, 1, 0, 200);
     let leader = cluster.leader();
@@ -53,7 +53,7 @@ pub fn single(_: &Arguments) -> Figures {
 /// Pins of the row `bulk`.
 const BULK: u64 = 100_000;
 
-pub fn bulk(_: &Arguments) -> Figures {
+pub(super) fn bulk(_: &Arguments) -> Figures {
     let cluster = Cluster::start();
     let leader = &cluster.peers[cluster.leader()];
     let body = load::missing_pins(0, BULK);
