@@ -40,12 +40,13 @@ fn grants_pre_vote(harness: &mut Harness) -> bool {
 }
 
 fn sent(effects: &[Effect]) -> impl Iterator<Item = &RaftMessage> {
-    effects.iter().filter_map(|effect| match effect {
-        Effect::Send { envelope, .. } => match &envelope.message {
-            Message::Raft(message) => Some(message),
-            _ => None,
-        },
-        _ => None,
+    effects.iter().filter_map(|effect| {
+        if let Effect::Send { envelope, .. } = effect
+            && let Message::Raft(message) = &envelope.message
+        {
+            return Some(message);
+        }
+        None
     })
 }
 
