@@ -217,8 +217,8 @@ fn keyspace(db: &Database, name: &str) -> Result<Keyspace, fjall::Error> {
     db.keyspace(name, || {
         KeyspaceCreateOptions::default()
             .max_memtable_size(memtable_size(name))
-            // In parts: whole, the index or the filter of a large table has half a mebibyte. The cache keeps no
-            // block of that size, so that each lookup would read and hash it again.
+            // In parts: whole, the index or the filter of a large table has half a mebibyte. The cache keeps
+            // no block of that size, so each lookup would read and hash it again.
             .index_block_partitioning_policy(PartitioningPolicy::all(true))
             .filter_block_partitioning_policy(PartitioningPolicy::all(true))
             .manual_journal_persist(true)
