@@ -154,6 +154,9 @@ pub(crate) struct Invitation {
     pub(crate) addresses: Vec<Multiaddr>,
 }
 
+/// An invitation that is followed once it is answered, and its place in the queue.
+type Accepted = (mpsc::OwnedPermit<Invitation>, Invitation);
+
 /// Answers the queries of other peers.
 #[derive(Clone)]
 pub(crate) struct DiscoveryServer {
@@ -194,31 +197,42 @@ impl DiscoveryServer {
             Ok(question) => self.respond(&from, cluster, question).await,
             Err(error) => Err(format!("the query cannot be decoded: {error}")),
         };
-        let sent = match answered {
-            Ok(answer) => match incoming.respond_as(&answer).await {
-                Ok(()) => incoming.finish(Ok(())).await,
-                Err(error) => Err(error),
+        let (sent, accepted) = match answered {
+            Ok((answer, accepted)) => match incoming.respond_as(&answer).await {
+                Ok(()) => (incoming.finish(Ok(())).await, accepted),
+                Err(error) => (Err(error), None),
             },
-            Err(why) => incoming.finish(Err(why)).await,
+            Err(why) => (incoming.finish(Err(why)).await, None),
         };
-        if let Err(error) = sent {
-            tracing::debug!(%from, %error, "the answer to a query of another peer was not sent");
+        match (sent, accepted) {
+            (Err(error), _) => {
+                tracing::debug!(%from, %error, "the answer to a query of another peer was not sent");
+            }
+            // Only now, since this peer closes its connections to follow the invitation.
+            (Ok(()), Some((place, invitation))) => drop(place.send(invitation)),
+            (Ok(()), None) => {}
         }
     }
 
-    async fn respond(&self, from: &PeerId, cluster: ClusterId, question: Question) -> Result<Answer, String> {
+    async fn respond(
+        &self,
+        from: &PeerId,
+        cluster: ClusterId,
+        question: Question,
+    ) -> Result<(Answer, Option<Accepted>), String> {
+        let mut accepted = None;
         match question {
             Question::Identify => {}
             Question::Join => self.add_asker(from, cluster).await?,
             Question::Invite { cluster, addresses } => {
-                self.accept_invitation(from, cluster, &addresses).await?
+                accepted = self.accept_invitation(from, cluster, &addresses).await?;
             }
         }
         let answer = self.answer_to(from).await?;
         if answer.is_authoritative() && !answer.knows_asker() {
             self.net.note_refused_call(from);
         }
-        Ok(answer)
+        Ok((answer, accepted))
     }
 
     async fn answer_to(&self, to: &PeerId) -> Result<Answer, String> {
@@ -301,10 +315,10 @@ impl DiscoveryServer {
         from: &PeerId,
         cluster: ClusterId,
         addresses: &[String],
-    ) -> Result<(), String> {
+    ) -> Result<Option<Accepted>, String> {
         let own = self.net.cluster();
         if own == ClusterId::UNKNOWN || own == cluster {
-            return Ok(());
+            return Ok(None);
         }
         let me = self.net.peer_id();
         let handle = self.handle.get().ok_or("this peer is starting")?;
@@ -330,6 +344,7 @@ impl DiscoveryServer {
             addresses: addresses.iter().filter_map(|text| text.parse().ok()).collect(),
         };
         let busy = |_| "another peer has just invited it: try again later".to_owned();
-        self.invitations.try_send(invitation).map_err(busy)
+        let place = self.invitations.clone().try_reserve_owned().map_err(busy)?;
+        Ok(Some((place, invitation)))
     }
 }
