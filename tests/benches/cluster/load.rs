@@ -106,9 +106,12 @@ pub(super) fn import(peers: &[Peer], first: u64, count: u64) {
                     };
                     let body = missing_pins(from, left.min(PINS_PER_REQUEST));
                     // A peer that is busy refuses, and may be asked again.
-                    while let Ok(answer) = connection.request("POST", "/allocations", &body, &mut |_| {})
-                        && answer.status != 204
-                    {
+                    loop {
+                        let answer = connection.request("POST", "/allocations", &body, &mut |_| {});
+                        let answer = answer.expect("the peer answers");
+                        if answer.status == 204 {
+                            break;
+                        }
                         assert_eq!(answer.status, 503, "POST /allocations");
                         std::thread::sleep(Duration::from_millis(100));
                     }
