@@ -19,7 +19,7 @@ use cluster_api::{
 };
 use std::fmt::{self, Write};
 
-pub(crate) use self::moves::{progress, rebalance_progress};
+pub(crate) use self::moves::{drain_progress, rebalance_progress};
 
 /// Lines of text. Values written into a line are escaped, so that they cannot end it or control the terminal.
 #[derive(Debug, Default)]

@@ -22,9 +22,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use cluster_core::{
-    Effect, Envelope, Event, Instant, Node, Now, PeerId, Refusal, Reply, Request, Ticket, Timestamp, View,
+    Batch, Effect, Envelope, Event, Instant, Membership, Node, Now, PeerId, Refusal, Reply, Request, StoreOp,
+    Ticket, Timestamp, View,
 };
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use self::delays::Armed;
 pub use self::delays::{Delays, WorstDelays};
@@ -76,6 +77,7 @@ pub struct Handle {
     clock: Clock,
     delays: Delays,
     transfers: Transfers,
+    changes: watch::Sender<()>,
 }
 
 /// Permits of the loop's queue. Inputs without one are bounded by the operations that the core has started.
@@ -122,6 +124,7 @@ impl Handle {
             clock: Clock::new(),
             delays: Delays::default(),
             transfers: Transfers::default(),
+            changes: watch::Sender::new(()),
         }
     }
 
@@ -161,6 +164,11 @@ impl Handle {
         });
         self.inputs.send(Input::Read(read)).ok()?;
         answer.await.ok()
+    }
+
+    /// Returns a receiver that is notified when the leader, the members or this peer's membership have changed.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
     }
 
     /// Queues a message of another peer. Waits while the queue is full, so that the network slows its senders
@@ -257,6 +265,7 @@ impl Driver {
             operations,
             next_ticket: 0,
             waiters: BTreeMap::new(),
+            announced: (None, Membership::Joining),
         };
         let thread = std::thread::Builder::new()
             .name("core".to_owned())
@@ -302,6 +311,8 @@ struct Loop {
     operations: Operations,
     next_ticket: u64,
     waiters: BTreeMap<Ticket, oneshot::Sender<Result<Reply, Refusal>>>,
+    /// Leader and membership when their change was last announced.
+    announced: (Option<PeerId>, Membership),
 }
 
 impl Loop {
@@ -388,8 +399,20 @@ impl Loop {
         if cfg!(debug_assertions) {
             self.node.check();
         }
+        let has_new_members = effects.iter().any(changes_members);
         for effect in effects {
             self.start(effect);
+        }
+        self.announce(has_new_members);
+    }
+
+    /// Notifies those who wait for changes of the leader, the members or the membership, if there are any.
+    fn announce(&mut self, has_new_members: bool) {
+        let view = self.node.view();
+        let (leader, membership) = (view.leader(), view.membership());
+        if has_new_members || (leader, membership) != (self.announced.0.as_ref(), self.announced.1) {
+            self.announced = (leader.cloned(), membership);
+            self.handle.changes.send_replace(());
         }
     }
 
@@ -449,6 +472,12 @@ impl Loop {
             }
         }
     }
+}
+
+/// Returns whether an effect writes another membership.
+fn changes_members(effect: &Effect) -> bool {
+    let writes = |op: &StoreOp| matches!(op, StoreOp::SetMembers { .. } | StoreOp::InstallSnapshot { .. });
+    matches!(effect, Effect::Persist(Batch { ops, .. }) if ops.iter().any(writes))
 }
 
 /// Counts the reply to a request.

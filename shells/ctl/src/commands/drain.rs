@@ -48,7 +48,7 @@ async fn wait(
     loop {
         let answer = client.drain_progress(peer).await?;
         let drain = &answer.value;
-        progress.set_message(text::progress(drain));
+        progress.set_message(text::drain_progress(drain));
         match drain.state.as_str() {
             "done" => return Ok(answer),
             "blocked" => blocked += 1,

@@ -8,7 +8,7 @@ use super::{Lines, Text};
 use crate::human;
 
 /// Describes the progress of a drain in one line.
-pub(crate) fn progress(drain: &Drain) -> String {
+pub(crate) fn drain_progress(drain: &Drain) -> String {
     let what = match drain.state.as_str() {
         "done" => return "done: it may be removed".to_owned(),
         "unreachable" => format!(
@@ -40,7 +40,7 @@ impl Text for Drain {
         } else {
             format!(" | {}", self.peername)
         };
-        line!(out, "{}{name} | {}", self.peer, progress(self));
+        line!(out, "{}{name} | {}", self.peer, drain_progress(self));
     }
 }
 

@@ -10,7 +10,6 @@ use tokio::time::timeout;
 
 use super::search::{Order, Search};
 use super::{Cluster, Error, IMPORT_BYTES, convert, now};
-use crate::store::StoreError;
 
 /// Pins read from the database at once: enough to amortise the switch to a blocking thread, few enough to
 /// hold in memory.
@@ -162,7 +161,8 @@ impl Cluster {
             .ok_or(Error::Refused(Refusal::NotFound))
     }
 
-    /// Streams all pins, a page at a time, from a snapshot: in CID order, or an owner's from the oldest on.
+    /// Streams all pins, a page at a time: in CID order, or an owner's from the oldest on. Pins that change
+    /// meanwhile may or may not be shown.
     ///
     /// # Errors
     /// The stream ends with an error if too many listings are running or the database cannot be read.
@@ -182,10 +182,7 @@ impl Cluster {
     fn all_pins(&self) -> impl Stream<Item = Result<Vec<api::Pin>, Error>> + Send + use<> {
         let reader = self.inner.reader.clone();
         let listings = self.inner.listings.clone();
-        let start = Listing {
-            pins: None,
-            permit: None,
-        };
+        let start = Listing::default();
         stream::try_unfold(start, move |mut listing| {
             let (reader, listings) = (reader.clone(), listings.clone());
             async move {
@@ -196,12 +193,12 @@ impl Cluster {
                     listing.permit = Some(permit);
                 }
                 let page = tokio::task::spawn_blocking(move || {
-                    let pins = listing
-                        .pins
-                        .get_or_insert_with(|| Box::new(reader.listing().pins(None)));
-                    let pins: Vec<Pin> = pins.take(PAGE).collect::<Result<_, _>>()?;
+                    let pins = reader.pins_after(listing.after.as_ref(), PAGE)?;
                     let shown = pins.iter().map(convert::pin).collect();
-                    Ok::<_, Error>((!pins.is_empty()).then_some((shown, listing)))
+                    Ok::<_, Error>(pins.last().map(|last| {
+                        listing.after = Some(last.cid.clone());
+                        (shown, listing)
+                    }))
                 });
                 page.await.map_err(|_| Error::Closed)?
             }
@@ -209,8 +206,10 @@ impl Cluster {
     }
 }
 
+/// A listing that has come to a CID.
+#[derive(Default)]
 struct Listing {
-    /// The rest of a snapshot of the pinset, from the first page on.
-    pins: Option<Box<dyn Iterator<Item = Result<Pin, StoreError>> + Send>>,
+    after: Option<Cid>,
+    /// Held from the first page on.
     permit: Option<tokio::sync::OwnedSemaphorePermit>,
 }

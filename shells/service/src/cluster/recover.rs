@@ -76,7 +76,7 @@ impl Cluster {
 
     /// Retries everything that failed at this peer. The rows are what had failed, with its current status.
     pub(super) async fn recovered_rows(&self) -> Result<PieceStream<OwnRow>, Error> {
-        let (scan, _) = self.scan().await?;
+        let scan = self.scan_snapshot().await?;
         self.request(Request::RecoverAll).await?;
         Ok(self.rows_of(scan, |local| match local.phase {
             Phase::Lost | Phase::PinError | Phase::UnpinError => true,

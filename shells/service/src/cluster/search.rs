@@ -6,7 +6,7 @@ use futures::stream::{self, Stream};
 
 use super::{Cluster, Error, convert};
 pub(crate) use crate::store::{Comparison, NameMatch, Order, Position, Search};
-use crate::store::{Listing, Page, StoreError};
+use crate::store::{Page, Reader, StoreError};
 
 /// Pins read from the database at once for a whole listing.
 const PAGE: usize = 512;
@@ -37,9 +37,9 @@ impl Found {
     }
 }
 
-/// A search that is being read page by page, from one snapshot.
+/// A search that is being read page by page.
 struct Reading {
-    listing: Listing,
+    reader: Reader,
     next: Option<Position>,
     _permit: tokio::sync::OwnedSemaphorePermit,
 }
@@ -63,7 +63,8 @@ impl Cluster {
         Ok(Found::new(page.await?, self.owner(), whole))
     }
 
-    /// Streams all pins of a search after `from`, a page at a time, from a snapshot.
+    /// Streams all pins of a search after `from`, a page at a time. Pins that change meanwhile may or may not be
+    /// shown.
     ///
     /// # Errors
     /// As for [`Self::search_page`]; the stream ends with the error.
@@ -76,7 +77,7 @@ impl Cluster {
         let permit = self.acquire_listing()?;
         let search = self.restricted(search);
         let start = Reading {
-            listing: self.read(|reader| Ok(reader.listing())).await?,
+            reader: self.inner.reader.clone(),
             next: from,
             _permit: permit,
         };
@@ -87,7 +88,10 @@ impl Cluster {
                     return Ok(None);
                 };
                 let page = tokio::task::spawn_blocking(move || {
-                    let page = reading.listing.page(&search, reading.next.as_ref(), PAGE)?;
+                    let page = reading
+                        .reader
+                        .listing()
+                        .page(&search, reading.next.as_ref(), PAGE)?;
                     let found = Found::new(page, search.owner.as_deref(), whole);
                     let rest = found.next.is_some().then(|| {
                         reading.next = found.next;

@@ -3,20 +3,20 @@
 //! leader and deviating clocks.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cluster_core::{Envelope, Membership, Message, PeerId, VERSION};
 use rand::seq::IndexedRandom;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::Ending;
 use crate::discovery::{self, Answer, Question};
 use crate::driver::Handle;
 use crate::net::Net;
 
-/// Interval at which the membership is read from the core.
-const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// Interval at which deviating clocks are read from the core. Other changes are announced.
+const WATCH_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Interval of queries while something is missing. The first follows soon after the start, when that is
 /// most likely.
@@ -41,7 +41,7 @@ pub(super) struct MembershipWatch {
     known: Vec<PeerId>,
     /// Members named by other peers. They count as members while this peer has no leader: possibly no peer
     /// of its own membership belongs to the cluster any more.
-    seed_members: Arc<Mutex<BTreeSet<PeerId>>>,
+    seed_members: Arc<watch::Sender<BTreeSet<PeerId>>>,
 }
 
 /// State read from the core.
@@ -57,7 +57,7 @@ struct Observed {
 
 impl MembershipWatch {
     pub(super) fn new(net: Net, handle: Handle, known: Vec<PeerId>, seed_members: BTreeSet<PeerId>) -> Self {
-        let seed_members = Arc::new(Mutex::new(seed_members));
+        let seed_members = Arc::new(watch::Sender::new(seed_members));
         Self {
             net,
             handle,
@@ -78,7 +78,7 @@ impl MembershipWatch {
     }
 
     fn seed_members(&self) -> BTreeSet<PeerId> {
-        self.seed_members.lock().expect("no panic while locked").clone()
+        self.seed_members.borrow().clone()
     }
 
     /// Passes changes of the membership on to the network, and logs changes of the leader, until the
@@ -90,6 +90,7 @@ impl MembershipWatch {
         // A peer that starts as removed has been added again, or it would not have been started: it waits
         // to learn its new Raft id.
         let mut returns = !self.seed_members().is_empty();
+        let (mut changes, mut seeds) = (self.handle.changes(), self.seed_members.subscribe());
         while let Some(observed) = self.observe().await {
             let is_member = matches!(observed.membership, Membership::Learner | Membership::Voter);
             returns &= !is_member;
@@ -129,7 +130,12 @@ impl MembershipWatch {
                 log_skewed(&last_skewed, &observed.skewed);
                 last_skewed = observed.skewed;
             }
-            tokio::time::sleep(WATCH_INTERVAL).await;
+            // Neither channel is closed: this task holds a sender of both.
+            tokio::select! {
+                _ = changes.changed() => {}
+                _ = seeds.changed() => {}
+                () = tokio::time::sleep(WATCH_INTERVAL) => {}
+            }
         }
     }
 
@@ -178,11 +184,14 @@ impl MembershipWatch {
         }
         if answer.knows_asker() {
             let named = answer.add_addresses_to(&self.net).await;
-            let mut seed_members = self.seed_members.lock().expect("no panic while locked");
-            seed_members.extend(named);
-            while seed_members.len() > SEED_MEMBERS_MAX {
-                seed_members.pop_first();
-            }
+            self.seed_members.send_if_modified(|known| {
+                let before = known.clone();
+                known.extend(named);
+                while known.len() > SEED_MEMBERS_MAX {
+                    known.pop_first();
+                }
+                *known != before
+            });
         } else {
             // The core decides whether it or the other peer lags behind. A learner does not notice that its
             // leader is silent, so a known leader proves nothing.

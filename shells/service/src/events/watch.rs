@@ -10,8 +10,8 @@ use crate::driver::Handle;
 use crate::metrics::{metrics, peer_name};
 use crate::net::Net;
 
-/// Pause between two looks.
-const INTERVAL: Duration = Duration::from_millis(500);
+/// Longest pause between two looks: connections, pings and alerts are not announced by the core.
+const INTERVAL: Duration = Duration::from_secs(1);
 
 /// State of the cluster that the watcher compares.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -93,6 +93,7 @@ impl Seen {
 /// Appends the changes that it sees, until the core ends.
 pub async fn watch(handle: Handle, net: Net, log: EventLog) {
     let mut before: Option<Seen> = None;
+    let mut changes = handle.changes();
     loop {
         let Some(mut seen) = handle.view(Seen::read).await else {
             return;
@@ -105,7 +106,8 @@ pub async fn watch(handle: Handle, net: Net, log: EventLog) {
             log.append(handle.now().wall, seen.changes_since(before));
         }
         before = Some(seen);
-        tokio::time::sleep(INTERVAL).await;
+        // In time or not, the next look follows; the channel is open while this task has a handle.
+        let _ = tokio::time::timeout(INTERVAL, changes.changed()).await;
     }
 }
 

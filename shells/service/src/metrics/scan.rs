@@ -14,6 +14,9 @@ use crate::store::{Reader, Row, StoreError};
 /// Pause after a count, in multiples of its duration: it costs less than a hundredth of one processor.
 const PAUSE_FACTOR: u32 = 150;
 
+/// Number of rows read at once.
+const PAGE: usize = 512;
+
 /// Statuses of [`Counts::statuses`], in order.
 const STATUSES: [(Phase, &str); 6] = [
     (Phase::PinError, "pin_error"),
@@ -121,10 +124,15 @@ pub(crate) fn pin_counts() -> Option<PinCounts> {
 /// Counts all pins, on this thread.
 fn count(reader: &Reader, alive: &BTreeSet<PeerId>) -> Result<Counts, StoreError> {
     let mut counts = Counts::default();
-    for row in reader.listing().rows(None) {
-        counts.add(&row?, alive);
+    let mut after = None;
+    loop {
+        let rows = reader.rows_after(after.as_ref(), PAGE)?;
+        rows.iter().for_each(|row| counts.add(row, alive));
+        let Some(last) = rows.last() else {
+            return Ok(counts);
+        };
+        after = Some(last.cid.clone());
     }
-    Ok(counts)
 }
 
 /// Counts the pins every `interval`, or less often if there are many, while it is polled.

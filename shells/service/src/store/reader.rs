@@ -94,6 +94,24 @@ impl Reader {
         self.listing_of(&current)
     }
 
+    /// Returns the next `limit` pins after `after`, in the order of their CIDs, as of the last batch; fewer only
+    /// at the end. A listing that is read so, a page at a time, costs no memory while its reader is slow, and
+    /// may or may not show what changes meanwhile.
+    ///
+    /// # Errors
+    /// As [`Reader::pin`].
+    pub fn pins_after(&self, after: Option<&Cid>, limit: usize) -> Result<Vec<Pin>, StoreError> {
+        self.listing().pins(after).take(limit).collect()
+    }
+
+    /// Returns the next `limit` CIDs after `after` that have a pin or a local state, as [`Reader::pins_after`].
+    ///
+    /// # Errors
+    /// As [`Reader::pin`].
+    pub fn rows_after(&self, after: Option<&Cid>, limit: usize) -> Result<Vec<Row>, StoreError> {
+        self.listing().rows(after).take(limit).collect()
+    }
+
     /// Opens a view of the generation in use, which must be locked.
     pub(super) fn listing_of(&self, current: &Arc<Generation>) -> Listing {
         Listing {
@@ -112,8 +130,9 @@ impl Reader {
     }
 }
 
-/// A consistent view of the store. While it lives, fjall keeps older versions of rewritten records, on disk
-/// and probably in memory: keep it no longer than a listing takes.
+/// A consistent view of the store. While it lives, fjall keeps older versions of rewritten records on disk, and
+/// every memtable that was written out in memory: gigabytes in minutes under load. Read long lists in pages,
+/// unless they must be of one moment.
 pub struct Listing {
     pub(super) snapshot: Snapshot,
     pub(super) generation: Arc<Generation>,

@@ -1,7 +1,7 @@
 //! Replacement of a folder's contents, for imports and disaster recovery while no daemon runs. One batch
 //! switches from the old state to the new; of the old one only the local state remains, which the next
 //! start compares with the new pinset.
-
+//!
 //! A pinset of any size is sorted first, and written as final tables: through the journal and the memtables
 //! every pin would be written several times.
 

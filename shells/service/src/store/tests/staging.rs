@@ -123,6 +123,42 @@ fn a_listing_keeps_reading_a_replaced_pinset() {
 }
 
 #[test]
+fn a_listing_in_pages_shows_each_pin_once_while_the_pinset_is_replaced() {
+    let (_folder, mut store) = founded();
+    for index in 1..=50 {
+        store.write(&batch(index, pin_ops(index))).expect("writes");
+    }
+    let reader = store.reader();
+    let listed = |after: Option<&Cid>| reader.pins_after(after, 7).expect("reads");
+    let mut shown = listed(None);
+    let kept: Vec<Pin> = reader
+        .listing()
+        .pins(None)
+        .step_by(2)
+        .map(Result::unwrap)
+        .collect();
+    let manifest = manifest(60, kept.len() as u64);
+    let mut staging = store
+        .stager()
+        .stage(SnapshotId(1), manifest.clone())
+        .expect("stages");
+    push_all(&mut staging, &kept).expect("takes all");
+    staging.finish().expect("finishes");
+    store.write(&install(SnapshotId(1), &manifest)).expect("installs");
+    loop {
+        let page = listed(shown.last().map(|pin| &pin.cid));
+        if page.is_empty() {
+            break;
+        }
+        shown.extend(page);
+    }
+    // Three of the first page's seven are gone since.
+    assert_eq!(shown.len(), kept.len() + 3);
+    assert!(shown.is_sorted_by(|a, b| a.cid < b.cid));
+    assert!(kept.iter().all(|pin| shown.contains(pin)));
+}
+
+#[test]
 fn chunks_that_do_not_match_the_announced_snapshot_are_refused() {
     let (_folder, store) = founded();
     let stager = store.stager();
