@@ -166,7 +166,7 @@ impl Handle {
         answer.await.ok()
     }
 
-    /// Returns a receiver that is notified when the leader, the members or this peer's membership have changed.
+    /// Returns a receiver that is notified when the leader, the members or this peer's membership changes.
     pub fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }

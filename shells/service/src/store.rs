@@ -7,8 +7,8 @@
 //! - the driver owns the [`Store`]: [`Store::open`], [`Store::recovered`], [`Store::initialise`],
 //!   [`Store::write`], and [`Store::view`] to read what it has written;
 //! - a [`Syncer`] makes written batches durable in its own thread, many with one sync;
-//! - listings read through a [`Reader`], each from a [`Listing`]: a consistent view, streamed in the order
-//!   of CIDs in constant memory, or searched in pages of bounded work ([`Search`]);
+//! - a [`Reader`] reads from any thread: listings in the order of CIDs, a page at a time or from a
+//!   [`Listing`], a consistent view of one moment; and searches in pages of bounded work ([`Search`]);
 //! - snapshots leave as a [`SnapshotSource`] and arrive through a [`Stager`].
 //!
 //! Every error after opening is final: the database may lack a batch that was reported as durable, so the

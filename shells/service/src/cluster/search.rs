@@ -63,8 +63,8 @@ impl Cluster {
         Ok(Found::new(page.await?, self.owner(), whole))
     }
 
-    /// Streams all pins of a search after `from`, a page at a time. Pins that change meanwhile may or may not be
-    /// shown.
+    /// Streams all pins of a search after `from`, a page at a time. Pins that change meanwhile may or may not
+    /// be shown.
     ///
     /// # Errors
     /// As for [`Self::search_page`]; the stream ends with the error.

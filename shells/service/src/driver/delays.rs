@@ -153,8 +153,8 @@ mod tests {
     async fn blocked_network_thread_is_measured() {
         let delays = Delays::default();
         let probing = tokio::spawn(delays.clone().probe_network());
-        // On the only thread of this runtime, for so long that a probe is at least about `PROBE` late: it is due
-        // within one interval.
+        // On the only thread of this runtime, for so long that a probe, which is due within one interval, is
+        // about another one late.
         while delays.worst().network < PROBE / 2 {
             std::thread::sleep(2 * PROBE);
             tokio::time::sleep(Duration::from_millis(1)).await;

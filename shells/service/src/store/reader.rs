@@ -94,9 +94,9 @@ impl Reader {
         self.listing_of(&current)
     }
 
-    /// Returns the next `limit` pins after `after`, in the order of their CIDs, as of the last batch; fewer only
-    /// at the end. A listing that is read so, a page at a time, costs no memory while its reader is slow, and
-    /// may or may not show what changes meanwhile.
+    /// Returns the next `limit` pins after `after`, in the order of their CIDs, as of the last batch; fewer
+    /// only at the end. A listing that is read so costs no memory while its reader is slow, and may or may
+    /// not show what changes meanwhile.
     ///
     /// # Errors
     /// As [`Reader::pin`].
@@ -104,7 +104,8 @@ impl Reader {
         self.listing().pins(after).take(limit).collect()
     }
 
-    /// Returns the next `limit` CIDs after `after` that have a pin or a local state, as [`Reader::pins_after`].
+    /// Returns the next `limit` CIDs after `after` that have a pin or a local state, as
+    /// [`Reader::pins_after`].
     ///
     /// # Errors
     /// As [`Reader::pin`].
@@ -130,9 +131,9 @@ impl Reader {
     }
 }
 
-/// A consistent view of the store. While it lives, fjall keeps older versions of rewritten records on disk, and
-/// every memtable that was written out in memory: gigabytes in minutes under load. Read long lists in pages,
-/// unless they must be of one moment.
+/// A consistent view of the store. While it lives, fjall keeps older versions of rewritten records on disk,
+/// and in memory every memtable that was written out: gigabytes in minutes under load. Read long lists in
+/// pages, unless they must be of one moment.
 pub struct Listing {
     pub(super) snapshot: Snapshot,
     pub(super) generation: Arc<Generation>,
