@@ -19,7 +19,7 @@ const AGAIN: u32 = 60;
 /// Connects the nodes for as long as the peer runs.
 pub(super) async fn connect(backend: Backend, handle: Handle, me: PeerId, delay: Duration) {
     tokio::time::sleep(delay).await;
-    let mut dialled: BTreeMap<PeerId, String> = BTreeMap::new();
+    let mut dialled: BTreeMap<PeerId, Vec<String>> = BTreeMap::new();
     for round in 1.. {
         let read = |view: cluster_core::View<'_>, now| -> Vec<(PeerId, String)> {
             let pings = view.metrics(now, PING);
@@ -31,18 +31,18 @@ pub(super) async fn connect(backend: Backend, handle: Handle, me: PeerId, delay:
             return;
         };
         for (peer, value) in pings.into_iter().filter(|(peer, _)| *peer != me) {
-            if dialled.get(&peer) == Some(&value) && round % AGAIN != 0 {
-                continue;
-            }
             let Ok(ping) = serde_json::from_str::<PingValue>(&value) else {
                 continue;
             };
+            if dialled.get(&peer) == Some(&ping.ipfs_addresses) && round % AGAIN != 0 {
+                continue;
+            }
             let addresses: Vec<Multiaddr> = ping
                 .ipfs_addresses
                 .iter()
                 .filter_map(|address| address.parse().ok())
                 .collect();
-            dialled.insert(peer, value);
+            dialled.insert(peer.clone(), ping.ipfs_addresses);
             // One address that answers is enough, and some never do.
             for address in addresses {
                 if backend.connect(&[address]).await > 0 {
