@@ -4,9 +4,12 @@ use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::http::Connection;
 use tests::{Cluster, Peer, cids};
+
+/// Time over which [`settle`] looks at the CPU.
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// Latencies of a load, and its duration.
 pub(super) struct Load {
@@ -78,20 +81,27 @@ pub(super) fn pin(peers: &[Peer], connections: usize, first: u64, count: u64) ->
     pin_with(peers, connections, first, count, "")
 }
 
-/// Lines of `POST /allocations` for pins `first` to `first + count` whose content nobody has.
-pub(super) fn missing_pins(first: u64, count: u64) -> Vec<u8> {
-    let line = |number| format!("{}\n", json!({ "cid": cids::missing(number), "type": "pin" }));
+/// Lines of `POST /allocations` for pins `first` to `first + count` whose content nobody has. `fields` are
+/// added to each.
+pub(super) fn missing_pins(first: u64, count: u64, fields: &Value) -> Vec<u8> {
+    let line = |number| {
+        let mut pin = json!({ "cid": cids::missing(number), "type": "pin" });
+        for (name, value) in fields.as_object().into_iter().flatten() {
+            pin[name] = value.clone();
+        }
+        format!("{pin}\n")
+    };
     (first..first + count).map(line).collect::<String>().into_bytes()
 }
 
 /// Pins in one request of [`import`].
 const PINS_PER_REQUEST: u64 = 4000;
 
-/// Adds pins `first` to `first + count`, whose content nobody has, on four connections.
+/// Adds the pins of [`missing_pins`] on four connections.
 ///
 /// # Panics
 /// If a request fails.
-pub(super) fn import(peers: &[Peer], first: u64, count: u64) {
+pub(super) fn import(peers: &[Peer], first: u64, count: u64, fields: &Value) {
     let next = AtomicU64::new(first);
     std::thread::scope(|scope| {
         for number in 0..4 {
@@ -104,7 +114,7 @@ pub(super) fn import(peers: &[Peer], first: u64, count: u64) {
                     let Some(left) = (first + count).checked_sub(from).filter(|left| *left > 0) else {
                         return;
                     };
-                    let body = missing_pins(from, left.min(PINS_PER_REQUEST));
+                    let body = missing_pins(from, left.min(PINS_PER_REQUEST), fields);
                     // A peer that is busy refuses, and may be asked again.
                     loop {
                         let answer = connection.request("POST", "/allocations", &body, &mut |_| {});
@@ -163,6 +173,19 @@ pub(super) fn cpu(cluster: &Cluster) -> f64 {
         .filter(|peer| peer.is_started())
         .map(of)
         .sum()
+}
+
+/// Waits until the peers use little CPU: what a load left for later is done.
+pub(super) fn settle(cluster: &Cluster) {
+    let mut before = cpu(cluster);
+    loop {
+        std::thread::sleep(SETTLING);
+        let now = cpu(cluster);
+        if now - before < 0.15 * SETTLING.as_secs_f64() * cluster.peers.len() as f64 {
+            return;
+        }
+        before = now;
+    }
 }
 
 /// Returns the resident memory of a peer, in MiB.

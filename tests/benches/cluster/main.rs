@@ -2,20 +2,23 @@
 //!
 //! `cargo bench -p tests --bench cluster -- [ROW …]` builds the programs with optimisations, measures the
 //! rows and prints a table. With `--against FOLDER` each row is also measured with the programs in that
-//! folder, in turns, and the ratio is printed: machines are noisy, and only figures of one run compare.
+//! folder, in turns, and the ratio is printed: machines are noisy, and only figures of one run compare. The
+//! medians of many short rounds tell more than one long round.
 
 mod content;
 mod faults;
 mod load;
 mod many_peers;
 mod many_pins;
+mod process;
 mod writes;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::path::{Path, PathBuf};
 
 use clap::Parser;
+
+use self::process::Side;
 
 /// Figures of a row: name with unit, and value.
 type Figures = Vec<(&'static str, f64)>;
@@ -24,59 +27,73 @@ type Figures = Vec<(&'static str, f64)>;
 struct Row {
     name: &'static str,
     help: &'static str,
-    measure: fn(&Arguments) -> Figures,
+    measure: Measure,
 }
 
-const ROWS: [Row; 10] = [
+/// Measurement of a row.
+#[derive(Clone, Copy)]
+enum Measure {
+    /// Each measurement starts a cluster.
+    Fresh(fn(&Arguments) -> Figures),
+    /// All measurements are of one cluster, which takes long to prepare.
+    Prepared(fn(&Arguments) -> Box<dyn FnMut() -> Figures>),
+}
+
+const ROWS: [Row; 11] = [
     Row {
         name: "writes",
         help: "pins by 64 connections to three peers: rate, latencies, CPU",
-        measure: writes::many,
+        measure: Measure::Fresh(writes::many),
     },
     Row {
         name: "named",
         help: "the same with a name and a metadata pair, which are indexed",
-        measure: writes::named,
+        measure: Measure::Fresh(writes::named),
+    },
+    Row {
+        name: "indexed",
+        help: "the same after --pins such pins",
+        measure: Measure::Prepared(writes::indexed),
     },
     Row {
         name: "single",
         help: "one pin after another at an idle cluster: latencies",
-        measure: writes::single,
+        measure: Measure::Fresh(writes::single),
     },
     Row {
         name: "bulk",
         help: "100,000 pins in one request, each line answered",
-        measure: writes::bulk,
+        measure: Measure::Fresh(writes::bulk),
     },
     Row {
         name: "pins",
         help: "--pins pins that nobody has: memory, reads, restart",
-        measure: many_pins::measure,
+        measure: Measure::Fresh(many_pins::measure),
     },
     Row {
         name: "newcomer",
         help: "a fourth peer receives --pins pins while writes go on",
-        measure: many_pins::newcomer,
+        measure: Measure::Fresh(many_pins::newcomer),
     },
     Row {
         name: "leader",
         help: "the leader is killed: time until the next write succeeds",
-        measure: faults::leader_killed,
+        measure: Measure::Fresh(faults::leader_killed),
     },
     Row {
         name: "add",
         help: "300 MB added with two copies",
-        measure: content::add,
+        measure: Measure::Fresh(content::add),
     },
     Row {
         name: "idle",
         help: "--peers idle peers: CPU of all together, start, status of 10,000 pins",
-        measure: many_peers::idle,
+        measure: Measure::Fresh(many_peers::idle),
     },
     Row {
         name: "wide",
         help: "10,000 pins held by --peers peers: rate and latency",
-        measure: many_peers::writes,
+        measure: Measure::Fresh(many_peers::writes),
     },
 ];
 
@@ -86,7 +103,7 @@ const ROWS: [Row; 10] = [
 struct Arguments {
     /// Rows to measure; all if none is named.
     rows: Vec<String>,
-    /// Number of pins of the rows `pins` and `newcomer`.
+    /// Number of pins of the rows `indexed`, `pins` and `newcomer`.
     #[arg(long, default_value_t = 1_000_000)]
     pins: u64,
     /// Number of peers of the rows `idle` and `wide`.
@@ -108,9 +125,6 @@ fn rows() -> String {
     format!("Rows:\n{}", rows.collect::<String>())
 }
 
-/// Marks the output lines of a process that measures one row.
-const FIGURE: &str = "figure\t";
-
 fn main() {
     let arguments = Arguments::parse();
     for name in &arguments.rows {
@@ -120,13 +134,8 @@ fn main() {
         );
     }
     if std::env::var_os("CLUSTER_BENCH_CHILD").is_some() {
-        let row = ROWS
-            .iter()
-            .find(|row| row.name == arguments.rows[0])
-            .expect("checked");
-        for (name, value) in (row.measure)(&arguments) {
-            println!("{FIGURE}{name}\t{value}");
-        }
+        let row = ROWS.iter().find(|row| row.name == arguments.rows[0]);
+        process::serve(row.expect("checked"), &arguments);
         return;
     }
     // Builds them once, before anything is measured.
@@ -140,42 +149,27 @@ fn main() {
 }
 
 /// Measures a row with both programs in turns, and prints its part of the table.
-fn compare(row: &Row, arguments: &Arguments, built: &PathBuf) {
+fn compare(row: &Row, arguments: &Arguments, built: &Path) {
     println!("\n{}: {}", row.name, row.help);
-    let mut sides = vec![(built, Vec::new())];
-    sides.extend(arguments.against.as_ref().map(|folder| (folder, Vec::new())));
+    let mut sides = vec![Side::new(row, arguments, built)];
+    sides.extend(
+        arguments
+            .against
+            .iter()
+            .map(|folder| Side::new(row, arguments, folder)),
+    );
     for _ in 0..arguments.rounds.max(1) {
-        for (folder, measured) in &mut sides {
-            measured.push(in_process(row, arguments, folder));
+        for side in &mut sides {
+            side.measure();
         }
     }
-    let medians: Vec<BTreeMap<String, f64>> = sides.iter().map(|(_, measured)| median(measured)).collect();
+    let medians: Vec<BTreeMap<String, f64>> = sides.iter().map(|side| median(&side.measured)).collect();
     for (name, value) in &medians[0] {
         match medians.get(1).and_then(|other| other.get(name)) {
             Some(other) => println!("  {name:<44}{value:>12.2}{other:>12.2}{:>8.2} x", value / other),
             None => println!("  {name:<44}{value:>12.2}"),
         }
     }
-}
-
-/// Measures a row in a process of its own, with the programs in `folder`.
-fn in_process(row: &Row, arguments: &Arguments, folder: &PathBuf) -> BTreeMap<String, f64> {
-    let output = Command::new(std::env::current_exe().expect("a process knows its executable"))
-        .arg(row.name)
-        .args(["--pins", &arguments.pins.to_string()])
-        .args(["--peers", &arguments.peers.to_string()])
-        .env("CLUSTER_BENCH_CHILD", "1")
-        .env("PROGRAMS", folder)
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("this program starts");
-    assert!(output.status.success(), "{}: {}", row.name, output.status);
-    let text = String::from_utf8_lossy(&output.stdout);
-    let figures = text.lines().filter_map(|line| {
-        let (name, value) = line.strip_prefix(FIGURE)?.split_once('\t')?;
-        Some((name.to_owned(), value.parse().ok()?))
-    });
-    figures.collect()
 }
 
 /// Returns the median of each figure.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tests::{Cluster, Options, PATIENCE};
 
 use crate::load;
@@ -42,7 +42,7 @@ pub(super) fn idle(arguments: &Arguments) -> Figures {
     let before = load::cpu(&cluster);
     std::thread::sleep(WATCHED);
     let used = load::cpu(&cluster) - before;
-    load::import(&cluster.peers, 0, 10_000);
+    load::import(&cluster.peers, 0, 10_000, &Value::Null);
     let (first, status, _) = load::read(&cluster.peers[0], "/pins");
     vec![
         ("start of all until ready, s", started),

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use tests::{Cluster, Peer, cids, wait_until};
 
 use crate::load;
@@ -12,7 +13,7 @@ pub(super) fn measure(arguments: &Arguments) -> Figures {
     let mut cluster = Cluster::start();
     let empty = largest(&cluster);
     let start = Instant::now();
-    load::import(&cluster.peers, 0, arguments.pins);
+    load::import(&cluster.peers, 0, arguments.pins, &Value::Null);
     let imported = start.elapsed().as_secs_f64();
     let loaded = largest(&cluster);
     let (_, listed, lines) = load::read(&cluster.peers[0], "/allocations");
@@ -46,7 +47,7 @@ pub(super) fn measure(arguments: &Arguments) -> Figures {
 
 pub(super) fn newcomer(arguments: &Arguments) -> Figures {
     let mut cluster = Cluster::start();
-    load::import(&cluster.peers, 0, arguments.pins);
+    load::import(&cluster.peers, 0, arguments.pins, &Value::Null);
     let before = load::pin(&cluster.peers, 16, 0, 10_000).rate();
     let number = cluster.newcomer();
     let (done, written) = (AtomicBool::new(false), AtomicU64::new(0));

@@ -2,29 +2,51 @@
 
 use std::time::Instant;
 
+use serde_json::{Value, json};
 use tests::Cluster;
 use tests::http::Connection;
 
 use crate::load;
 use crate::{Arguments, Figures};
 
-/// Pins of the rows `writes` and `named`, after as many that are not measured.
+/// Pins of a measurement of the rows `writes`, `named` and `indexed`.
 const MANY: u64 = 30_000;
 
+/// Options of the pins of the rows `named` and `indexed`.
+const NAMED: &str = "name=docs/2026/report&meta-team=storage";
+
 pub(super) fn many(_: &Arguments) -> Figures {
-    measure("")
+    measure(&warm(""), 0, "")
 }
 
 pub(super) fn named(_: &Arguments) -> Figures {
-    measure("name=docs/2026/report&meta-team=storage")
+    measure(&warm(NAMED), 0, NAMED)
 }
 
-fn measure(query: &str) -> Figures {
+pub(super) fn indexed(arguments: &Arguments) -> Box<dyn FnMut() -> Figures> {
     let cluster = Cluster::start();
-    load::pin_with(&cluster.peers, 64, 0, MANY / 3, query);
-    let before = load::cpu(&cluster);
-    let load = load::pin_with(&cluster.peers, 64, MANY, MANY, query);
-    let cpu = load::cpu(&cluster) - before;
+    let fields = json!({ "name": "docs/2026/report", "metadata": { "team": "storage" } });
+    load::import(&cluster.peers, 0, arguments.pins, &fields);
+    load::settle(&cluster);
+    let mut rounds = 0;
+    Box::new(move || {
+        rounds += 1;
+        measure(&cluster, rounds * MANY, NAMED)
+    })
+}
+
+/// Starts a cluster, and pins a third as much as will be measured.
+fn warm(query: &str) -> Cluster {
+    let cluster = Cluster::start();
+    load::pin_with(&cluster.peers, 64, MANY, MANY / 3, query);
+    cluster
+}
+
+/// Measures `MANY` pins from `first` on.
+fn measure(cluster: &Cluster, first: u64, query: &str) -> Figures {
+    let before = load::cpu(cluster);
+    let load = load::pin_with(&cluster.peers, 64, first, MANY, query);
+    let cpu = load::cpu(cluster) - before;
     vec![
         ("pins per second", load.rate()),
         ("p50, ms", load.percentile(0.5)),
@@ -56,7 +78,7 @@ const BULK: u64 = 100_000;
 pub(super) fn bulk(_: &Arguments) -> Figures {
     let cluster = Cluster::start();
     let leader = &cluster.peers[cluster.leader()];
-    let body = load::missing_pins(0, BULK);
+    let body = load::missing_pins(0, BULK, &Value::Null);
     let mut connection = Connection::open(leader.rest_port).expect("the peer listens");
     let start = Instant::now();
     let mut lines = 0;
