@@ -13,7 +13,7 @@ use super::{Cluster, Error, IMPORT_BYTES, convert, now};
 
 /// Pins read from the database at once: enough to amortise the switch to a blocking thread, few enough to
 /// hold in memory.
-const PAGE: usize = 512;
+const PAGE: usize = 2048;
 
 /// Maximum number of concurrent requests of one import: few enough to leave room for other clients.
 const IMPORTS_AT_ONCE: usize = 256;

@@ -9,7 +9,7 @@ pub(super) use crate::store::Row as Entry;
 use crate::store::{Listing, Reader, StoreError};
 
 /// Number of rows read at once.
-const PAGE: usize = 512;
+const PAGE: usize = 2048;
 
 /// Source of a scan's rows.
 enum Source {

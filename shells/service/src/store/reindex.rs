@@ -1,7 +1,7 @@
 //! Building of the search index of a folder that has none, or one that is outdated: from the first release,
 //! from a release that indexes differently, or found to contradict the pins.
 //!
-//! The index is written to a new keyspace as final tables, and the marker that names it is written last.
+//! The index is written to new keyspaces as final tables, and the marker that names it is written last.
 //! After a crash before that the next opening deletes the remains and starts again.
 
 use std::time::{Duration, Instant};
@@ -44,7 +44,7 @@ pub(super) fn rebuild(shared: &Shared, generation: &Generation, head: &Head) -> 
             tracing::info!(done, pins = total, "building the search index of the pinset");
         }
     }
-    ingest_sorted(&generation.search, entries)?;
+    ingest_sorted(|key| generation.search.of(key), entries)?;
     remove_names(shared, generation)?;
     // The tables must be durable before the marker.
     shared.sync_all()?;

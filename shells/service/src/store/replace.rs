@@ -80,7 +80,7 @@ impl NewPinset {
         let mut search = Sorter::new(&path)?;
         let (settled, indexed) = std::thread::scope(|scope| {
             let Sorting { pins, index } = sorting;
-            let indexing = scope.spawn(|| ingest_sorted(&generation.index, index));
+            let indexing = scope.spawn(|| ingest_sorted(|_| &generation.index, index));
             let settled = ingest_pins(&generation.pins, pins, &mut repeated, &mut search);
             let indexed = indexing.join();
             (settled, indexed)
@@ -88,7 +88,7 @@ impl NewPinset {
         indexed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         self.remove_stale(&generation.index, repeated)?;
         let settled = settled?;
-        ingest_sorted(&generation.search, search)?;
+        ingest_sorted(|key| generation.search.of(key), search)?;
         Ok(settled)
     }
 
@@ -149,19 +149,31 @@ fn ingest_pins(
     Ok(settled)
 }
 
-/// Writes sorted records as final tables of an empty keyspace; of several with one key the last one.
-pub(super) fn ingest_sorted(space: &Keyspace, records: Sorter) -> Result<(), StoreError> {
-    if records.is_empty() {
-        return Ok(());
-    }
-    let mut tables = space.start_ingestion().map_err(StoreError::Write)?;
+/// Writes sorted records as final tables of empty keyspaces; of several with one key the last one. `space_of`
+/// returns the keyspace of a key; those of one keyspace are next to each other.
+pub(super) fn ingest_sorted<'a>(
+    space_of: impl Fn(&[u8]) -> &'a Keyspace,
+    records: Sorter,
+) -> Result<(), StoreError> {
+    let (mut space, mut tables) = (None, None);
     records.each(|key, value, again| {
         if again {
             return Ok(());
         }
-        tables.write(key, value).map_err(StoreError::Write)
+        let next = space_of(key);
+        let is_same = space.replace(next).is_some_and(|last| std::ptr::eq(last, next));
+        let writing = match &mut tables {
+            Some(writing) if is_same => writing,
+            others => {
+                let full = others.take();
+                let writing = others.insert(next.start_ingestion().map_err(StoreError::Write)?);
+                full.map_or(Ok(()), |full| full.finish().map_err(StoreError::Write))?;
+                writing
+            }
+        };
+        writing.write(key, value).map_err(StoreError::Write)
     })?;
-    tables.finish().map_err(StoreError::Write)
+    tables.map_or(Ok(()), |last| last.finish().map_err(StoreError::Write))
 }
 
 impl Drop for NewPinset {

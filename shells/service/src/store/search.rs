@@ -58,7 +58,7 @@ impl NameMatch {
     /// Compares names with `text`.
     pub fn new(comparison: Comparison, ignore_case: bool, text: &str) -> Self {
         let text = match ignore_case {
-            true => search_index::fold(text),
+            true => search_index::fold(text).into_owned(),
             false => text.to_owned(),
         };
         Self {
@@ -156,7 +156,10 @@ impl Search {
             // The index has the names and metadata of the last owner only.
             let prefix = search_index::by_meta(&owner_key(owner), "");
             let kind = ListKind::Meta;
-            return vec![List { kind, prefix }];
+            return vec![List {
+                kind,
+                prefix: prefix.to_vec(),
+            }];
         }
         let name = self.name.as_ref().filter(|name| {
             // Pins without a name are not indexed by it.
@@ -168,7 +171,7 @@ impl Search {
         });
         let meta = self.metadata.iter().map(|(key, value)| List {
             kind: ListKind::Meta,
-            prefix: search_index::by_meta(key, value),
+            prefix: search_index::by_meta(key, value).to_vec(),
         });
         name.into_iter().chain(meta).take(LISTS_MAX).collect()
     }
@@ -419,7 +422,7 @@ impl Listing {
     ) -> impl Iterator<Item = Result<(Option<Position>, bool), StoreError>> {
         let start = search_index::by_name_start(&search_index::fold(&name.text));
         self.snapshot
-            .prefix(&self.generation.search, &start)
+            .prefix(self.generation.search.of(&start), &start)
             .map(move |guard| {
                 let (key, value) = guard.into_inner().map_err(StoreError::Read)?;
                 let at = search_index::position_by_name(&key).ok_or_else(|| self.no_entry(&key))?;
@@ -463,9 +466,8 @@ impl Listing {
         if *first >= end {
             return Entries::empty();
         }
-        let range = self
-            .snapshot
-            .range(&self.generation.search, (start, Bound::Excluded(end)));
+        let space = self.generation.search.of(prefix);
+        let range = self.snapshot.range(space, (start, Bound::Excluded(end)));
         Entries {
             iter: Some(range),
             is_reversed,

@@ -2,15 +2,16 @@
 //! it up to date (`write.rs`), searches read it (`search.rs`), and a folder whose index is missing or
 //! outdated gets a new one at opening (`reindex.rs`).
 //!
-//! | key in `search.N` | value |
-//! |---|---|
-//! | `t`, position | name |
-//! | `n`, folded name, 0xff, position | name; empty if it equals the folded one |
-//! | `m`, hash of a metadata pair, position | empty |
+//! | key | keyspace | value |
+//! |---|---|---|
+//! | `t`, position | `search.N` | name |
+//! | `n`, folded name, 0xff, position | `search-names.N` | name; empty if it equals the folded one |
+//! | `m`, hash of a metadata pair, position | `search-meta.N` | empty |
 //!
 //! A position is the creation time in eight bytes, big-endian, then the CID: under each prefix the pins are
 //! in the order of their creation.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -20,11 +21,32 @@ use serde::{Deserialize, Serialize};
 use super::record::Head;
 
 /// Version of this encoding. A release that changes it raises it, and rebuilds the index of older folders.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 const BY_TIME: u8 = b't';
 const BY_NAME: u8 = b'n';
 const BY_META: u8 = b'm';
+
+/// Kind of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// By creation time.
+    Time,
+    /// By name.
+    Name,
+    /// By a pair of metadata.
+    Meta,
+}
+
+/// Returns the kind of a key or of the start of one.
+pub(super) fn kind(key: &[u8]) -> Option<Kind> {
+    match *key.first()? {
+        BY_TIME => Some(Kind::Time),
+        BY_NAME => Some(Kind::Name),
+        BY_META => Some(Kind::Meta),
+        _ => None,
+    }
+}
 
 /// Maximum length of the part of a folded name in a key, in bytes: keys must stay below fjall's 64 KiB.
 const FOLDED_MAX: usize = 512;
@@ -104,8 +126,19 @@ impl Position {
 
     /// Appends the position to a prefix.
     pub(super) fn key(&self, prefix: &[u8]) -> Vec<u8> {
-        [prefix, &self.created.0.to_be_bytes(), self.cid.as_bytes()].concat()
+        key([prefix], self.created, &self.cid)
     }
+}
+
+/// Returns the key of a position behind the parts of a prefix, with one allocation: each batch makes many.
+fn key<const N: usize>(prefix: [&[u8]; N], created: Timestamp, cid: &Cid) -> Vec<u8> {
+    let (created, cid) = (created.0.to_be_bytes(), cid.as_bytes());
+    let prefix_len: usize = prefix.iter().map(|part| part.len()).sum();
+    let mut key = Vec::with_capacity(prefix_len + created.len() + cid.len());
+    prefix.iter().for_each(|part| key.extend_from_slice(part));
+    key.extend_from_slice(&created);
+    key.extend_from_slice(cid);
+    key
 }
 
 impl fmt::Display for Position {
@@ -136,9 +169,12 @@ impl FromStr for Position {
 
 /// Maps a name to lower case, one character at a time, so that each part of a name is folded as within it.
 /// Both small sigmas are one, as in upper case.
-pub(super) fn fold(text: &str) -> String {
+pub(super) fn fold(text: &str) -> Cow<'_, str> {
     if text.is_ascii() {
-        return text.to_ascii_lowercase();
+        return match text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            true => Cow::Owned(text.to_ascii_lowercase()),
+            false => Cow::Borrowed(text),
+        };
     }
     let lower = text.chars().flat_map(char::to_lowercase);
     lower.map(|c| if c == 'ς' { 'σ' } else { c }).collect()
@@ -151,8 +187,12 @@ pub(super) fn by_time() -> Vec<u8> {
 
 /// Start of the keys of all pins whose folded name starts with `start`, as far as keys have it.
 pub(super) fn by_name_start(start: &str) -> Vec<u8> {
-    let cut = &start.as_bytes()[..start.len().min(FOLDED_MAX)];
-    [&[BY_NAME], cut].concat()
+    [&[BY_NAME], cut(start)].concat()
+}
+
+/// Returns the part of a folded name that keys have.
+fn cut(folded: &str) -> &[u8] {
+    &folded.as_bytes()[..folded.len().min(FOLDED_MAX)]
 }
 
 /// Prefix of the pins with this folded name, and of others as long if it does not fit into a key.
@@ -172,12 +212,14 @@ pub(super) fn meta_list(key: &[u8]) -> Option<[u8; META_LIST]> {
 }
 
 /// Prefix of the pins with this pair in their metadata.
-pub(super) fn by_meta(key: &str, value: &str) -> Vec<u8> {
+pub(super) fn by_meta(key: &str, value: &str) -> [u8; META_LIST] {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&(key.len() as u64).to_be_bytes());
     hasher.update(key.as_bytes());
     hasher.update(value.as_bytes());
-    [&[BY_META], &hasher.finalize().as_bytes()[..HASH]].concat()
+    let mut list = [BY_META; META_LIST];
+    list[1..].copy_from_slice(&hasher.finalize().as_bytes()[..HASH]);
+    list
 }
 
 /// Returns the position in a key of [`by_name_start`].
@@ -225,20 +267,20 @@ fn name_value(name: &str) -> Vec<u8> {
 
 /// Returns the entries of a pin in the order of their keys, each key once.
 pub(super) fn entries(pin: &Pin) -> Vec<(Vec<u8>, Vec<u8>)> {
-    let position = Position::of(pin);
-    let name = &pin.options.name;
+    let (created, cid, name) = (pin.timestamp, &pin.cid, &pin.options.name);
     let mut entries = Vec::with_capacity(pin.options.metadata.len() + 2);
-    let meta = pin.options.metadata.iter();
-    entries.extend(meta.map(|(key, value)| (position.key(&by_meta(key, value)), Vec::new())));
+    let pairs = pin.options.metadata.iter();
+    entries.extend(pairs.map(|(k, v)| (key([&by_meta(k, v)[..]], created, cid), Vec::new())));
     if !name.is_empty() {
         let folded = fold(name);
         let value = match folded == *name && folded.len() <= FOLDED_MAX {
             true => Vec::new(),
             false => name_value(name),
         };
-        entries.push((position.key(&by_name(&folded)), value));
+        let prefix = [&[BY_NAME][..], cut(&folded), &[NAME_END]];
+        entries.push((key(prefix, created, cid), value));
     }
-    entries.push((position.key(&by_time()), name_value(name)));
+    entries.push((key([&[BY_TIME][..]], created, cid), name_value(name)));
     entries.sort_unstable();
     entries.dedup_by(|a, b| a.0 == b.0);
     entries

@@ -2,19 +2,22 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
 
-use fjall::config::PartitioningPolicy;
+use fjall::compaction::Leveled;
+use fjall::config::{FilterPolicy, PartitioningPolicy};
 use fjall::{AbstractTree, Database, Keyspace, KeyspaceCreateOptions, PersistMode};
 
 use super::error::StoreError;
 use super::keys;
 use super::record;
+use super::search_index::{self, Kind};
 
 /// Default size of the block cache, in bytes. Random reads of a pinset of ten million pins gain from more
 /// (measured: 32 MiB 10,000/s, 512 MiB 64,000/s); listings and writes do not.
 pub(super) const CACHE: u64 = 16 << 20;
 
-/// Size at which a memtable is flushed. fjall's 64 MiB would let five keyspaces take 320 MB; with 6 MiB a
+/// Size at which a memtable is flushed. fjall's 64 MiB would let seven keyspaces take 450 MB; with 6 MiB a
 /// flush is short, and two in flight fit a small machine.
 const MEMTABLE: u64 = 6 << 20;
 /// For keyspaces with few live bytes that every batch rewrites: they are flushed before they keep old
@@ -24,9 +27,15 @@ const SMALL_MEMTABLE: u64 = 2 << 20;
 /// Size of all journals on disk. The least that fjall accepts: it bounds the replay at a restart.
 const JOURNALS: u64 = 64 << 20;
 
-/// Worker threads: one flushes memtables while the other compacts; with one, flushes wait for compactions
-/// and writes for flushes.
-const WORKERS: usize = 2;
+/// Worker threads. With several, fjall 3.1.13 keeps the first one from compactions: while one is waiting and
+/// another worker is busy, it takes the request and puts it back, over and over (measured: a quarter of all
+/// CPU time under load). With one, flushes wait for compactions, which [`compaction`] keeps short.
+const WORKERS: usize = 1;
+
+/// Size of a table, and tables of the first level that are merged at once. fjall's 64 MiB and 4 are for
+/// memtables as large: with memtables of 6 MiB, 24 MiB of them would be merged with 256 MiB each time.
+const TABLE: u64 = 8 << 20;
+const FIRST_LEVEL_TABLES: u8 = 6;
 
 /// Maximum number of table files open at once. A few hundred files hold tens of millions of pins; descriptors
 /// are scarce where the limit of a process is 1,024.
@@ -35,6 +44,8 @@ const OPEN_FILES: usize = 200;
 const PINS: &str = "pins.";
 const INDEX: &str = "index.";
 const SEARCH: &str = "search.";
+const SEARCH_NAMES: &str = "search-names.";
+const SEARCH_META: &str = "search-meta.";
 const FIXED: [&str; 4] = ["log", "meta", "local", "queue"];
 
 /// Keyspaces that exist as long as the folder.
@@ -50,15 +61,53 @@ pub(super) struct Generation {
     pub(super) number: u64,
     pub(super) pins: Keyspace,
     pub(super) index: Keyspace,
-    /// Number of the keyspace `search`. It differs from that of the generation after a rebuild.
+    /// Number of the search index. It differs from that of the generation after a rebuild.
     pub(super) search_number: u64,
-    pub(super) search: Keyspace,
+    pub(super) search: SearchIndex,
+}
+
+/// Keyspaces of a search index, one for each kind of key. New entries by time, and those of a metadata pair,
+/// come after all others, so most of their tables need no merging, unless they also have keys of other kinds.
+pub(super) struct SearchIndex {
+    by_time: Keyspace,
+    by_name: Keyspace,
+    by_meta: Keyspace,
+}
+
+impl SearchIndex {
+    fn open(db: &Database, number: u64) -> Result<Self, fjall::Error> {
+        let [by_time, by_name, by_meta] = search_names(number);
+        Ok(Self {
+            by_time: keyspace(db, &by_time)?,
+            by_name: keyspace(db, &by_name)?,
+            by_meta: keyspace(db, &by_meta)?,
+        })
+    }
+
+    /// Returns the keyspace of the keys that start like `key`.
+    pub(super) fn of(&self, key: &[u8]) -> &Keyspace {
+        match search_index::kind(key) {
+            Some(Kind::Name) => &self.by_name,
+            Some(Kind::Meta) => &self.by_meta,
+            Some(Kind::Time) | None => &self.by_time,
+        }
+    }
+}
+
+/// Names of the keyspaces of a search index.
+fn search_names(number: u64) -> [String; 3] {
+    [SEARCH, SEARCH_NAMES, SEARCH_META].map(|prefix| format!("{prefix}{number}"))
 }
 
 impl Generation {
     /// All its keyspaces.
-    pub(super) fn keyspaces(&self) -> [&Keyspace; 3] {
-        [&self.pins, &self.index, &self.search]
+    pub(super) fn keyspaces(&self) -> [&Keyspace; 5] {
+        let SearchIndex {
+            by_time,
+            by_name,
+            by_meta,
+        } = &self.search;
+        [&self.pins, &self.index, by_time, by_name, by_meta]
     }
 }
 
@@ -117,9 +166,9 @@ pub(super) fn has_generation(db: &Database, number: u64) -> bool {
     db.keyspace_exists(&format!("{PINS}{number}")) && db.keyspace_exists(&format!("{INDEX}{number}"))
 }
 
-/// Returns whether the keyspace of a search index exists.
+/// Returns whether the keyspaces of a search index exist.
 pub(super) fn has_search(db: &Database, number: u64) -> bool {
-    db.keyspace_exists(&format!("{SEARCH}{number}"))
+    search_names(number).iter().all(|name| db.keyspace_exists(name))
 }
 
 /// Opens or creates the keyspaces that exist as long as the folder.
@@ -139,13 +188,13 @@ pub(super) fn generation(db: &Database, number: u64, search_number: u64) -> Resu
         pins: keyspace(db, &format!("{PINS}{number}"))?,
         index: keyspace(db, &format!("{INDEX}{number}"))?,
         search_number,
-        search: keyspace(db, &format!("{SEARCH}{search_number}"))?,
+        search: SearchIndex::open(db, search_number)?,
     })
 }
 
 /// Returns the number in the name of a keyspace that belongs to a generation.
 fn number(name: &str) -> Option<u64> {
-    let prefixes = [PINS, INDEX, SEARCH];
+    let prefixes = [PINS, INDEX, SEARCH, SEARCH_NAMES, SEARCH_META];
     let number = prefixes.iter().find_map(|prefix| name.strip_prefix(prefix))?;
     number.parse().ok()
 }
@@ -213,9 +262,26 @@ pub(super) fn delete(db: &Database, keyspaces: &[&Keyspace]) -> Result<(), Store
     Ok(())
 }
 
+/// Returns whether single keys of a keyspace are read, some of which it does not have. The others are read
+/// in order.
+fn needs_filter(name: &str) -> bool {
+    name == "local" || name.starts_with(PINS)
+}
+
+fn compaction() -> Leveled {
+    Leveled::default()
+        .with_table_target_size(TABLE)
+        .with_l0_threshold(FIRST_LEVEL_TABLES)
+}
+
 fn keyspace(db: &Database, name: &str) -> Result<Keyspace, fjall::Error> {
     db.keyspace(name, || {
-        KeyspaceCreateOptions::default()
+        let options = match needs_filter(name) {
+            true => KeyspaceCreateOptions::default(),
+            false => KeyspaceCreateOptions::default().filter_policy(FilterPolicy::disabled()),
+        };
+        options
+            .compaction_strategy(Arc::new(compaction()))
             .max_memtable_size(memtable_size(name))
             // In parts: whole, the index or the filter of a large table has half a mebibyte. The cache keeps
             // no block of that size, so each lookup would read and hash it again.

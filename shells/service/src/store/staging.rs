@@ -182,8 +182,8 @@ impl Indexes {
     fn finish(self, generation: &Generation) -> Result<(), StoreError> {
         let Self { index, search } = self;
         let (indexed, searchable) = thread::scope(|scope| {
-            let indexing = scope.spawn(|| ingest_sorted(&generation.index, index));
-            let searchable = ingest_sorted(&generation.search, search);
+            let indexing = scope.spawn(|| ingest_sorted(|_| &generation.index, index));
+            let searchable = ingest_sorted(|key| generation.search.of(key), search);
             (indexing.join(), searchable)
         });
         indexed.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;

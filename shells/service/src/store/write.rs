@@ -147,7 +147,7 @@ impl Store {
                 Space::Meta => &fixed.meta,
                 Space::Pins => &generation.pins,
                 Space::Index => &generation.index,
-                Space::Search => &generation.search,
+                Space::Search => generation.search.of(&put.key),
                 Space::Local => &fixed.local,
                 Space::Queue => &fixed.queue,
             };
@@ -178,15 +178,8 @@ impl Store {
             *current = Arc::clone(generation);
         }
         drop(current);
-        spaces::bound_memory(&[
-            &fixed.log,
-            &fixed.meta,
-            &fixed.local,
-            &fixed.queue,
-            &generation.pins,
-            &generation.index,
-            &generation.search,
-        ])
+        spaces::bound_memory(&[&fixed.log, &fixed.meta, &fixed.local, &fixed.queue])?;
+        spaces::bound_memory(&generation.keyspaces())
     }
 }
 

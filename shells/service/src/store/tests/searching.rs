@@ -331,6 +331,16 @@ fn recovered(store: &Store, pins: u64) -> Recovered {
     recovered
 }
 
+/// Returns the entries of the search index in the order of their keys.
+fn index_entries(store: &Store) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let spaces = [b"m", b"n", b"t"].map(|start| store.generation.search.of(start));
+    let entries = spaces.into_iter().flat_map(|space| space.iter());
+    let entries = entries.map(|guard| guard.into_inner().expect("reads"));
+    entries
+        .map(|(key, value)| (key.to_vec(), value.to_vec()))
+        .collect()
+}
+
 /// Leaves the folder as after a batch of the first release: the entries of the last one are missing, and
 /// those of a removed pin are there. A rebuild was killed, which left its keyspace.
 fn forget_entries(store: &mut Store) {
@@ -338,13 +348,13 @@ fn forget_entries(store: &mut Store) {
     let mut head = store.head.clone().expect("founded");
     head.seq += 1;
     let mut batch = store.shared.db.batch();
-    for guard in store.generation.search.iter() {
-        batch.remove(&store.generation.search, guard.key().expect("reads"));
+    for (key, _) in index_entries(store) {
+        batch.remove(store.generation.search.of(&key), key);
     }
     let stale = pin(77, 1);
     batch.insert(&store.generation.pins, stale.cid.as_bytes(), encode(&stale));
     for (key, value) in search_index::entries(&stale) {
-        batch.insert(&store.generation.search, key, value);
+        batch.insert(store.generation.search.of(&key), key, value);
     }
     batch.remove(&store.generation.pins, stale.cid.as_bytes());
     batch.insert(meta, keys::HEAD, record::seal(keys::HEAD, &head));
@@ -396,12 +406,7 @@ proptest! {
         // The index has the entries of these pins, and no others.
         let mut expected: Vec<_> = pins.iter().flat_map(search_index::entries).collect();
         expected.sort();
-        let stored = run.store().generation.search.iter();
-        let stored = stored.map(|guard| {
-            let (key, value) = guard.into_inner().expect("reads");
-            (key.to_vec(), value.to_vec())
-        });
-        prop_assert_eq!(stored.collect::<Vec<_>>(), expected);
+        prop_assert_eq!(index_entries(run.store()), expected);
     }
 }
 
@@ -517,7 +522,8 @@ fn index_that_contradicts_the_pins_is_rebuilt_at_the_next_start() {
     let entries = search_index::entries(&stale);
     let mut batch = run.store().shared.db.batch();
     for (key, value) in entries {
-        batch.insert(&run.store.as_ref().unwrap().generation.search, key, value);
+        let search = &run.store.as_ref().unwrap().generation.search;
+        batch.insert(search.of(&key), key, value);
     }
     batch.commit().unwrap();
     let search = Search {
