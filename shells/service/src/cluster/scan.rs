@@ -8,8 +8,9 @@ use super::{Cluster, Error};
 pub(super) use crate::store::Row as Entry;
 use crate::store::{Listing, Reader, StoreError};
 
-/// Number of rows read at once.
-const PAGE: usize = 2048;
+/// Number of rows read at once: few at first, so that a client soon has the first ones.
+const FIRST_PAGE: usize = 256;
+const PAGE_MAX: usize = 2048;
 
 /// Source of a scan's rows.
 enum Source {
@@ -23,17 +24,31 @@ enum Source {
 pub(super) struct Scan {
     source: Source,
     after: Option<Cid>,
+    /// Size of the next page.
+    page: usize,
 }
 
 impl Scan {
+    fn new(source: Source) -> Self {
+        Self {
+            source,
+            after: None,
+            page: FIRST_PAGE,
+        }
+    }
+
     /// Reads the next rows on a blocking thread; empty at the end.
     pub(super) async fn next(mut self) -> Result<(Self, Vec<Entry>), Error> {
         let read = tokio::task::spawn_blocking(move || {
             let after = self.after.as_ref();
             let rows = match &self.source {
-                Source::Latest(reader) => reader.rows_after(after, PAGE)?,
-                Source::Snapshot(view) => view.rows(after).take(PAGE).collect::<Result<_, StoreError>>()?,
+                Source::Latest(reader) => reader.rows_after(after, self.page)?,
+                Source::Snapshot(view) => {
+                    let rows = view.rows(after).take(self.page);
+                    rows.collect::<Result<_, StoreError>>()?
+                }
             };
+            self.page = (self.page * 2).min(PAGE_MAX);
             if let Some(last) = rows.last() {
                 self.after = Some(last.cid.clone());
             }
@@ -48,16 +63,13 @@ impl Cluster {
     pub(super) async fn scan(&self) -> Result<(Scan, BTreeMap<Cid, bool>), Error> {
         let running = self.running().await?;
         let source = Source::Latest(self.inner.reader.clone());
-        Ok((Scan { source, after: None }, running))
+        Ok((Scan::new(source), running))
     }
 
     /// Starts a scan of the present state, which later changes do not affect. It costs the memory that a
     /// [`Listing`] does.
     pub(super) async fn scan_snapshot(&self) -> Result<Scan, Error> {
         let view = self.read(|reader| Ok(reader.listing())).await?;
-        Ok(Scan {
-            source: Source::Snapshot(view),
-            after: None,
-        })
+        Ok(Scan::new(Source::Snapshot(view)))
     }
 }
