@@ -199,7 +199,8 @@ impl DiscoveryServer {
         };
         let (sent, accepted) = match answered {
             Ok((answer, accepted)) => match incoming.respond_as(&answer).await {
-                Ok(()) => (incoming.finish(Ok(())).await, accepted),
+                Ok(()) if accepted.is_some() => (incoming.deliver().await, accepted),
+                Ok(()) => (incoming.finish(Ok(())).await, None),
                 Err(error) => (Err(error), None),
             },
             Err(why) => (incoming.finish(Err(why)).await, None),

@@ -20,6 +20,9 @@ use crate::net::losses::LossLog;
 use crate::net::shared::{OPENING_TIMEOUT, Shared};
 use crate::net::streams::Protocol;
 
+/// Time that [`Incoming::deliver`] gives the caller to read an answer: callers give up earlier.
+const DELIVERY: Duration = Duration::from_secs(5);
+
 /// Time without reading after which a caller is considered gone, and its call ends.
 const STALLED: Duration = Duration::from_secs(120);
 
@@ -206,6 +209,18 @@ impl Incoming {
             drop(self.responder.writer.close().await);
         }
         finished
+    }
+
+    /// Ends the call, and waits until the caller has read the answer, or for [`DELIVERY`]. This is for answers
+    /// after which this peer closes its connections.
+    ///
+    /// # Errors
+    /// As [`Responder::finish`].
+    pub async fn deliver(mut self) -> Result<(), CallError> {
+        self.responder.finish_with(Ok(())).await?;
+        // The caller drops its end of the stream when it has read the answer.
+        drop(tokio::time::timeout(DELIVERY, self.body.cancelled()).await);
+        Ok(())
     }
 
     /// Waits until the caller is gone or has cancelled. An upload is discarded meanwhile, so this is for

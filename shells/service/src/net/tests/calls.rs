@@ -194,6 +194,17 @@ async fn dropping_a_call_cancels_it_at_the_other_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_delivered_when_the_caller_has_read_it() {
+    let (one, mut other) = pair().await;
+    let call = one.net.call(other.id(), "slow", &[], WITHIN).await.unwrap();
+    let mut delivery = tokio::spawn(other.incoming().await.deliver());
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut delivery).await;
+    assert!(early.is_err(), "it counted as delivered before it was read");
+    soon("the answer", call.done()).await.unwrap();
+    soon("the delivery", delivery).await.unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn dropping_an_incoming_call_is_an_error_at_the_caller() {
     let (one, mut other) = pair().await;
     let call = one.net.call(other.id(), "slow", &[], WITHIN).await.unwrap();
