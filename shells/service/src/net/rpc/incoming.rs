@@ -211,8 +211,8 @@ impl Incoming {
         finished
     }
 
-    /// Ends the call, and waits until the caller has read the answer, or for [`DELIVERY`]. This is for answers
-    /// after which this peer closes its connections.
+    /// Ends the call, and waits until the caller has read the answer, or for [`DELIVERY`]: for answers after
+    /// which this peer closes its connections.
     ///
     /// # Errors
     /// As [`Responder::finish`].
