@@ -1,7 +1,7 @@
 //! Clients: pin, unpin and read at the leader or any peer, give up after a time limit, and record the
 //! answers. A timeout is not a failure: the request may have taken effect.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::task::Poll;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::coverage::sometimes;
 use crate::driver::wake_after;
 use crate::history::{Call, Heard};
 use crate::options::Options;
-use crate::peer::{cid, default_replicas, peer_id};
+use crate::peer::{Peer, cid, default_replicas, peer_id};
 use crate::rng::Rng;
 use crate::world::{Answer, Shared, World, lock};
 
@@ -37,17 +37,10 @@ pub(crate) async fn run(world: Shared, number: u64) {
         client.ask_for_many(&world).await;
     }
     loop {
-        sleep(
-            client
-                .rng
-                .up_to(Duration::from_millis(client.options.think_ms * 2)),
-        )
-        .await;
-        {
-            let world = lock(&world);
-            if world.calm || world.stopped {
-                return;
-            }
+        let longest = Duration::from_millis(client.options.think_ms * 2);
+        sleep(client.rng.up_to(longest)).await;
+        if lock(&world).is_calm() {
+            return;
         }
         client.choose_peer(&world);
         client.act(&world).await;
@@ -76,15 +69,13 @@ impl Client {
         while asked < self.options.bulk {
             sleep(pause).await;
             pause = Duration::from_millis(100);
-            if lock(world).calm || lock(world).stopped {
+            if lock(world).is_calm() {
                 return;
             }
             self.choose_peer(world);
             let mut tickets = Vec::new();
             for number in asked..(asked + BULK).min(self.options.bulk) {
-                let mut options = wish(String::new(), Replicas::Everywhere);
-                options.name = format!("bulk-{number}");
-                options.replicas = default_replicas(&self.options);
+                let mut options = wish(format!("bulk-{number}"), default_replicas(&self.options));
                 self.add_metadata(&mut options);
                 if self.rng.chance(self.options.op_expire) {
                     options.expire_at = self.draw_expiry(world);
@@ -97,30 +88,17 @@ impl Client {
                 let cid = cid(number % self.options.cids);
                 let mut world = lock(world);
                 let operation = world.history.call(self.number, self.peer, cid.clone(), call);
-                let ticket = world.submit(
-                    self.peer,
-                    Request::Pin {
-                        cid,
-                        options,
-                        owner: None,
-                    },
-                );
+                let owner = None;
+                let ticket = world.submit(self.peer, Request::Pin { cid, options, owner });
                 tickets.push((operation, ticket));
             }
             asked += BULK;
             for (operation, ticket) in tickets {
-                let (heard, applied) = match ticket {
-                    None => (Heard::Refused(Refusal::NoLeader), 0),
-                    Some(ticket) => match answer(world, ticket, self.patience()).await {
-                        Some(Answer::Reply(Err(Refusal::Unknown), _) | Answer::Lost) | None => {
-                            (Heard::Unknown, 0)
-                        }
-                        Some(Answer::Reply(reply, applied)) => (understood(reply), applied),
-                    },
+                let outcome = match ticket {
+                    None => Asked::Nobody,
+                    Some(ticket) => answer(world, ticket, self.patience()).await,
                 };
-                let mut world = lock(world);
-                note(&mut world, &heard);
-                world.history.returns(operation, heard, applied);
+                record(world, operation, outcome);
             }
             lock(world).coverage.hit("many pins were asked for at once");
         }
@@ -128,7 +106,7 @@ impl Client {
 
     fn choose_peer(&mut self, world: &Shared) {
         let world = lock(world);
-        let leader = world.peers.iter().position(crate::peer::Peer::leads);
+        let leader = world.peers.iter().position(Peer::leads);
         if let Some(leader) = leader.filter(|_| self.rng.chance(self.options.to_leader)) {
             self.peer = leader;
         } else if self.rng.chance(100) || world.peers[self.peer].node.is_none() {
@@ -152,8 +130,8 @@ impl Client {
         } else if self.options.op_scrub > 0 && self.rng.chance(self.options.op_scrub) {
             self.change_scrub(world);
         } else if draw < unpin {
-            let owner = self.owner();
-            unpin_once(world, self.number, self.peer, (cid, owner), self.patience()).await;
+            let target = (cid, self.owner());
+            unpin_once(world, self.number, self.peer, target, self.patience()).await;
         } else if draw < unpin + read {
             read_once(world, self.number, self.peer, cid, self.patience()).await;
         } else if draw < unpin + read + local {
@@ -162,7 +140,7 @@ impl Client {
                 near: Some(peer_id(self.peer)),
                 options: self.wish(world),
             };
-            ask(world, self.peer, request, self.patience()).await;
+            self.ask(world, request).await;
         } else if draw < unpin + read + local + options.op_recover {
             let request = match self.rng.below(4) {
                 0 => Request::RecoverAll,
@@ -170,27 +148,40 @@ impl Client {
                 2 => Request::Sync { cid: Some(cid) },
                 _ => Request::Sync { cid: None },
             };
-            ask(world, self.peer, request, self.patience()).await;
-        } else if let Some((cid, mut wish)) = self
-            .last_wish
-            .clone()
-            .filter(|_| self.rng.chance(self.options.op_repeat))
-        {
-            if self.rng.chance(600) {
-                self.change_options(world, &mut wish);
-                self.last_wish = Some((cid.clone(), wish.clone()));
-            }
-            let target = (cid, self.owner());
-            pin_once(world, self.number, self.peer, target, wish, self.patience()).await;
+            self.ask(world, request).await;
         } else {
-            let mut wish = self.wish(world);
-            if self.rng.chance(self.options.op_update) {
-                wish.pin_update = Some(crate::peer::cid(self.rng.below(self.options.cids)));
-            }
-            self.last_wish = Some((cid.clone(), wish.clone()));
+            let (cid, wish) = self.draw_pin(world, cid);
             let target = (cid, self.owner());
             pin_once(world, self.number, self.peer, target, wish, self.patience()).await;
         }
+    }
+
+    /// Draws a pin: the last one again, mostly with changed options, or one of `cid`.
+    fn draw_pin(&mut self, world: &Shared, cid: Cid) -> (Cid, PinOptions) {
+        let repeats = self.last_wish.is_some() && self.rng.chance(self.options.op_repeat);
+        let pin = match self.last_wish.clone().filter(|_| repeats) {
+            Some((cid, mut wish)) => {
+                if self.rng.chance(600) {
+                    self.change_options(world, &mut wish);
+                }
+                (cid, wish)
+            }
+            None => {
+                let mut wish = self.wish(world);
+                if self.rng.chance(self.options.op_update) {
+                    wish.pin_update = Some(crate::peer::cid(self.rng.below(self.options.cids)));
+                }
+                (cid, wish)
+            }
+        };
+        self.last_wish = Some(pin.clone());
+        pin
+    }
+
+    /// Sends a request, and waits for the answer.
+    async fn ask(&mut self, world: &Shared, request: Request) -> Asked {
+        let patience = self.patience();
+        ask(world, self.peer, request, patience).await
     }
 
     /// Adds or removes a peer. Keeps enough peers for a quorum.
@@ -204,11 +195,8 @@ impl Client {
             let members = world.members();
             let target = self.rng.index(world.peers.len());
             let peer = world.peers[target].id.clone();
-            let well = world
-                .peers
-                .iter()
-                .filter(|peer| peer.up && members.raft_id(&peer.id).is_some())
-                .count();
+            let is_well = |peer: &&Peer| peer.up && members.raft_id(&peer.id).is_some();
+            let well = world.peers.iter().filter(is_well).count();
             match members.raft_id(&peer) {
                 None if self.options.op_readd > 0 || !members.departed.contains(&peer) => (peer, false),
                 Some(_)
@@ -222,21 +210,18 @@ impl Client {
                 None | Some(_) => return,
             }
         };
-        let named = peer.clone();
+        let (named, wished) = (peer.clone(), peer.clone());
         let (request, wish) = if removes {
             lock(world).removals.insert(peer.clone());
-            (
-                Request::RemovePeer { peer: named.clone() },
-                MembersWish::Remove { peer: named },
-            )
+            let request = Request::RemovePeer { peer: named };
+            (request, MembersWish::Remove { peer: wished })
         } else {
             (
-                Request::AddPeer { peer: named.clone() },
-                MembersWish::Add { peer: named },
+                Request::AddPeer { peer: named },
+                MembersWish::Add { peer: wished },
             )
         };
-        let patience = self.patience();
-        let asked = ask(world, self.peer, request, patience).await;
+        let asked = self.ask(world, request).await;
         let (is_over, is_refused) = match &asked {
             Asked::Nobody => (true, true),
             Asked::Heard(Answer::Reply(reply, _)) => {
@@ -248,11 +233,11 @@ impl Client {
         // A conflict is detected when the wish is applied: the log contains it, and it changes nothing.
         let conflicts = matches!(&asked, Asked::Heard(Answer::Reply(Err(Refusal::Conflict(_)), _)));
         lock(world).history.wished(wish, !is_refused || conflicts);
+        let mut world = lock(world);
         if is_over && removes {
-            lock(world).removals.remove(&peer);
+            world.removals.remove(&peer);
         }
         if let Asked::Heard(Answer::Reply(Ok(_), _)) = asked {
-            let mut world = lock(world);
             world.stats.membership_changes += 1;
             world.coverage.hit(if removes {
                 "a peer was removed"
@@ -267,13 +252,8 @@ impl Client {
         self.made += 1;
         let known: Vec<CredentialId> = {
             let world = lock(world);
-            let store = &world.peers[self.peer].disk.written;
-            store
-                .policy
-                .credentials
-                .iter()
-                .map(|credential| credential.id)
-                .collect()
+            let credentials = world.peers[self.peer].disk.written.policy.credentials.iter();
+            credentials.map(|credential| credential.id).collect()
         };
         let request = if !known.is_empty() && self.rng.chance(500) {
             let id = *self.rng.pick(&known);
@@ -290,8 +270,7 @@ impl Client {
             };
             Request::CreateCredential { credential }
         };
-        let patience = self.patience();
-        ask(world, self.peer, request, patience).await;
+        self.ask(world, request).await;
     }
 
     /// Drains a member, or ends a drain that the asked peer knows.
@@ -316,8 +295,7 @@ impl Client {
             };
             Request::Drain { drain }
         };
-        let patience = self.patience();
-        ask(world, self.peer, request, patience).await;
+        self.ask(world, request).await;
     }
 
     /// Changes the settings of the rebalancing, or starts or ends a run.
@@ -335,8 +313,7 @@ impl Client {
             },
             _ => RebalanceChange::End { since: None },
         };
-        let patience = self.patience();
-        ask(world, self.peer, Request::Rebalance { change }, patience).await;
+        self.ask(world, Request::Rebalance { change }).await;
     }
 
     /// Changes the scrub of a peer.
@@ -438,13 +415,12 @@ impl Client {
         }
         self.add_metadata(&mut options);
         if self.rng.chance(200) {
-            let preferred = self
-                .rng
-                .index(usize::try_from(self.options.peers).expect("a few peers"));
+            let peers = usize::try_from(self.options.peers).expect("a few peers");
+            let preferred = self.rng.index(peers);
             options.user_allocations = vec![peer_id(preferred)];
             let purpose = format!("second choice {} {}", self.number, self.made);
             let mut rng = Rng::new(self.options.seed, &purpose);
-            let second = rng.index(usize::try_from(self.options.peers).expect("a few peers"));
+            let second = rng.index(peers);
             if second != preferred && rng.chance(500) {
                 options.user_allocations.push(peer_id(second));
             }
@@ -459,15 +435,8 @@ impl Client {
 /// Returns options with this name and number of copies, and defaults otherwise.
 pub(crate) fn wish(name: String, replicas: Replicas) -> PinOptions {
     PinOptions {
-        replicas,
         name,
-        mode: Mode::Recursive,
-        shard_size: 0,
-        user_allocations: Vec::new(),
-        expire_at: None,
-        metadata: BTreeMap::new(),
-        pin_update: None,
-        origins: Vec::new(),
+        ..PinOptions::new(replicas)
     }
 }
 
@@ -540,7 +509,13 @@ async fn write(
     patience: Duration,
 ) -> Heard {
     let operation = lock(world).history.call(client, peer, cid, call);
-    let (heard, applied) = match ask(world, peer, request, patience).await {
+    let asked = ask(world, peer, request, patience).await;
+    record(world, operation, asked)
+}
+
+/// Records the outcome of a write.
+fn record(world: &Shared, operation: usize, asked: Asked) -> Heard {
+    let (heard, applied) = match asked {
         Asked::Nobody => (Heard::Refused(Refusal::NoLeader), 0),
         Asked::Impatient | Asked::Heard(Answer::Lost | Answer::Reply(Err(Refusal::Unknown), _)) => {
             (Heard::Unknown, 0)
@@ -579,11 +554,8 @@ fn note(world: &mut World, heard: &Heard) {
     let fine = matches!(heard, Heard::Pinned(_) | Heard::Unpinned(_) | Heard::Found(_));
     world.stats.client_ok += u64::from(fine);
     let Heard::Refused(refusal) = heard else {
-        sometimes!(
-            world.coverage,
-            *heard == Heard::Unknown,
-            "an outcome stayed unknown"
-        );
+        let is_unknown = *heard == Heard::Unknown;
+        sometimes!(world.coverage, is_unknown, "an outcome stayed unknown");
         return;
     };
     world.coverage.hit(match refusal {
@@ -659,12 +631,11 @@ pub(crate) async fn ask(world: &Shared, peer: usize, request: Request, patience:
     let Some(ticket) = lock(world).submit(peer, request) else {
         return Asked::Nobody;
     };
-    answer(world, ticket, patience)
-        .await
-        .map_or(Asked::Impatient, Asked::Heard)
+    answer(world, ticket, patience).await
 }
 
-async fn answer(world: &Shared, ticket: Ticket, patience: Duration) -> Option<Answer> {
+/// Waits for the answer to a request.
+async fn answer(world: &Shared, ticket: Ticket, patience: Duration) -> Asked {
     let until = World::now() + u64::try_from(patience.as_nanos()).expect("below 2^64 nanoseconds");
     let mut armed = false;
     poll_fn(|cx| {
@@ -675,11 +646,11 @@ async fn answer(world: &Shared, ticket: Ticket, patience: Duration) -> Option<An
             .expect("open until its client lets go");
         if let Some(answer) = slot.answer.take() {
             world.slots.remove(&ticket);
-            return Poll::Ready(Some(answer));
+            return Poll::Ready(Asked::Heard(answer));
         }
         if World::now() >= until {
             world.abandon(ticket);
-            return Poll::Ready(None);
+            return Poll::Ready(Asked::Impatient);
         }
         slot.waker = Some(cx.waker().clone());
         if !armed {

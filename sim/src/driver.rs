@@ -14,12 +14,11 @@ use madsim::runtime::NodeHandle;
 use madsim::task::spawn;
 use madsim::time::{TimeHandle, sleep};
 
-use crate::checks::Violation;
 use crate::coverage::sometimes;
 use crate::ipfs::{self, End};
 use crate::net::Fate;
 use crate::report::Class;
-use crate::world::{Shared, World, is_available, lock, name};
+use crate::world::{Shared, World, is_available, lock};
 use crate::{faults, scrub};
 
 /// Maximum number of times that one deadline may be handled. A chunked job takes a few hundred; a queue of
@@ -88,12 +87,8 @@ async fn next_events(world: &Shared, me: usize) -> Vec<Event> {
         };
         if due && (peer.inbox.is_empty() || first) {
             peer.timed_out = true;
-            return timed_out(
-                &mut world,
-                me,
-                at,
-                deadline.map_or(at, |deadline| deadline.min(at)),
-            );
+            let due = deadline.map_or(at, |deadline| deadline.min(at));
+            return timed_out(&mut world, me, due);
         }
         peer.timed_out = false;
         let events = peer.take_events(EVENTS_MAX, gathers);
@@ -115,19 +110,13 @@ async fn next_events(world: &Shared, me: usize) -> Vec<Event> {
 
 /// Counts how often the deadline `due` was handled. A delayed process lets time pass; one that never handles
 /// its deadline keeps asking for the same one.
-fn timed_out(world: &mut World, me: usize, at: u64, due: u64) -> Poll<Vec<Event>> {
+fn timed_out(world: &mut World, me: usize, due: u64) -> Poll<Vec<Event>> {
     let (since, spins) = &mut world.peers[me].spins;
     *spins = if *since == due { *spins + 1 } else { 0 };
     *since = due;
     if *spins > SPINS_MAX {
         let text = "asks to be woken at once, again and again".to_owned();
-        world.violate(Violation {
-            class: Class::Liveness,
-            check: "spin",
-            at,
-            peer: Some(me),
-            text,
-        });
+        world.violate(Class::Liveness, "spin", me, text);
         return Poll::Pending;
     }
     Poll::Ready(vec![Event::TimedOut])
@@ -240,26 +229,18 @@ async fn sync(world: Shared, me: usize, wires: NodeHandle) {
 fn send(world: &Shared, me: usize, wires: &NodeHandle, to: &PeerId, envelope: Envelope) {
     let mut locked = lock(world);
     locked.stats.messages += 1;
-    let Some(target) = locked.peers.iter().position(|peer| peer.id == *to) else {
+    let Some(target) = locked.number_of(to) else {
         return;
     };
     let message = encode_for_version(envelope.min_version(), &envelope);
     if locked.net.limits.is_too_long(&message) {
         let text = format!("sends {} bytes to {to}, more than a frame takes", message.len());
-        locked.violate(Violation {
-            class: Class::Safety,
-            check: "frames",
-            at: World::now(),
-            peer: Some(me),
-            text,
-        });
+        locked.violate(Class::Safety, "frames", me, text);
         return;
     }
     let fate = locked.net.send(World::now(), me, target, &message);
     if matches!(fate, Fate::Lost(_)) {
-        locked
-            .trace
-            .line(World::now(), name(me), || format!("loses a message to p{target}"));
+        locked.log(me, || format!("loses a message to p{target}"));
     }
     match fate {
         Fate::Lost(None) => {}
@@ -308,16 +289,12 @@ async fn carry(world: Shared, from: usize, to: usize, opened: u64, after: Durati
     }
     let mut world = lock(&world);
     let is_away = world.net.is_cut(from, to) || world.peers[to].node.is_none();
-    if is_away {
-        if world.net.break_off(World::now(), from, to, opened) {
-            world.coverage.hit("a stream broke");
-            let peer = world.peers[to].id.clone();
-            world.peers[from].post(Event::Unreachable { peer });
-        }
-    } else if let Some(message) = world.net.arrive(from, to, opened)
-        && !receive(&mut world, from, to, &message)
-        && world.net.break_off(World::now(), from, to, opened)
-    {
+    let breaks = is_away || {
+        let message = world.net.arrive(from, to, opened);
+        message.is_some_and(|message| !receive(&mut world, from, to, &message))
+    };
+    if breaks && world.net.break_off(World::now(), from, to, opened) {
+        sometimes!(world.coverage, is_away, "a stream broke");
         let peer = world.peers[to].id.clone();
         world.peers[from].post(Event::Unreachable { peer });
     }
@@ -326,13 +303,8 @@ async fn carry(world: Shared, from: usize, to: usize, opened: u64, after: Durati
 /// Delivers a message. Returns `false` if the receiver refuses it.
 fn receive(world: &mut World, from: usize, to: usize, message: &[u8]) -> bool {
     let Ok(envelope) = decode::<Envelope>(message) else {
-        world.violate(Violation {
-            class: Class::Safety,
-            check: "wire",
-            at: World::now(),
-            peer: Some(from),
-            text: format!("sends what nobody can read: {message:?}"),
-        });
+        let text = format!("sends what nobody can read: {message:?}");
+        world.violate(Class::Safety, "wire", from, text);
         return false;
     };
     if world.refuses(to, &envelope) {
@@ -347,7 +319,7 @@ fn receive(world: &mut World, from: usize, to: usize, message: &[u8]) -> bool {
 /// receiver's disk before the receiver is notified.
 fn send_snapshot(world: &Shared, me: usize, wires: &NodeHandle, to: PeerId, message: RaftMessage) {
     let mut locked = lock(world);
-    let Some(target) = locked.peers.iter().position(|peer| peer.id == to) else {
+    let Some(target) = locked.number_of(&to) else {
         return;
     };
     locked.stats.snapshots += 1;
@@ -459,9 +431,7 @@ async fn operate(world: Shared, me: usize, op: OpId, (plan, generation): (ipfs::
     }
     let outcome = outcome.expect("the loop ends with one");
     let mut world = lock(&world);
-    world.trace.line(World::now(), name(me), || {
-        format!("ipfs operation {op} ends: {outcome:?}")
-    });
+    world.log(me, || format!("ipfs operation {op} ends: {outcome:?}"));
     let peer = &mut world.peers[me];
     let outcome = if outcome.is_ok() && !peer.ipfs.is_within_room(op) {
         Err(IpfsError::Full("the content has outgrown the room".to_owned()))
@@ -478,13 +448,7 @@ async fn operate(world: Shared, me: usize, op: OpId, (plan, generation): (ipfs::
     let excess = peer.ipfs.excess();
     sometimes!(world.coverage, outgrown, "an IPFS daemon had no room for a pin");
     if let Some(text) = excess {
-        world.violate(Violation {
-            class: Class::Safety,
-            check: "room",
-            at: World::now(),
-            peer: Some(me),
-            text,
-        });
+        world.violate(Class::Safety, "room", me, text);
     }
 }
 

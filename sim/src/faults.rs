@@ -19,7 +19,7 @@ use crate::net::PARTITIONS;
 use crate::options::Options;
 use crate::releases::NEW;
 use crate::rng::Rng;
-use crate::world::{Death, Shared, World, lock, name};
+use crate::world::{Death, Shared, World, lock};
 
 /// Faults that are injected at random times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,11 +84,8 @@ pub(crate) async fn run(world: Shared, (fault, every): (Fault, Every)) {
     let mut rng = Rng::new(seed, &format!("{fault:?}"));
     loop {
         sleep(rng.interval(mean)).await;
-        {
-            let world = lock(&world);
-            if world.calm || world.stopped {
-                return;
-            }
+        if lock(&world).is_calm() {
+            return;
         }
         inject(&world, fault, &mut rng).await;
     }
@@ -156,7 +153,7 @@ async fn down(world: &Shared, peer: usize, death: Death, rng: &mut Rng) {
 
 fn restart(world: &Shared, peer: usize) {
     let mut world = lock(world);
-    if !world.calm && !world.stopped {
+    if !world.is_calm() {
         world.restart(peer);
     }
 }
@@ -189,9 +186,7 @@ async fn pause(world: &Shared, peer: usize, rng: &mut Rng) {
         sometimes!(world.coverage, leads, "the leader was paused");
         world.peers[peer].paused = true;
         world.stats.pauses += 1;
-        world
-            .trace
-            .line(World::now(), name(peer), || "is paused".to_owned());
+        world.log(peer, || "is paused".to_owned());
         Handle::current().pause(world.nodes[peer]);
     }
     sleep(rng.up_to(Duration::from_secs(6))).await;
@@ -203,9 +198,7 @@ pub(crate) fn resume(world: &Shared, peer: usize) {
     let mut world = lock(world);
     if world.peers[peer].paused && !world.peers[peer].broken {
         world.peers[peer].paused = false;
-        world
-            .trace
-            .line(World::now(), name(peer), || "is resumed".to_owned());
+        world.log(peer, || "is resumed".to_owned());
         Handle::current().resume(world.nodes[peer]);
     }
 }
@@ -238,7 +231,7 @@ pub(crate) async fn strike(world: Shared, aim: Aim) {
     sleep(Duration::from_nanos(aim.delay)).await;
     let pause = {
         let mut world = lock(&world);
-        if world.calm || world.stopped {
+        if world.is_calm() {
             return;
         }
         if world.peers[aim.peer].up {

@@ -158,6 +158,16 @@ impl World {
         !peer.broken && self.members().raft_id(&peer.id).is_some()
     }
 
+    /// Returns the numbers of the peers that take part in the second phase.
+    pub(crate) fn well(&self) -> impl Iterator<Item = usize> {
+        (0..self.peers.len()).filter(|number| self.is_well(*number))
+    }
+
+    /// Returns the number of a peer that takes part in the second phase, if it does.
+    pub(crate) fn well_number(&self, id: &PeerId) -> Option<usize> {
+        self.number_of(id).filter(|number| self.is_well(*number))
+    }
+
     /// Replaces a voter's data folder by an empty one under the same identity, if all voters have the same
     /// log and the others are a majority in every membership that any peer knows. Data that a majority has
     /// lost cannot be recovered.

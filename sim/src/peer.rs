@@ -215,6 +215,11 @@ impl Peer {
             .as_ref()
             .is_some_and(|node| node.view().leader() == Some(&self.id))
     }
+
+    /// Returns whether it leads, and has applied what it needs to serve.
+    pub(crate) fn is_ready_leader(&self) -> bool {
+        self.node.as_ref().is_some_and(|node| node.view().is_leader())
+    }
 }
 
 /// Returns the identity of the peer with this number.

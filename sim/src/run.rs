@@ -9,7 +9,7 @@ use cluster_core::{PeerId, Replicas};
 use madsim::runtime::{Handle, NodeHandle};
 use madsim::time::sleep;
 
-use crate::checks::{Violation, convergence, linearize, wgl};
+use crate::checks::{convergence, linearize, wgl};
 use crate::clients::{pin_once, read_once, wish};
 use crate::coverage::sometimes;
 use crate::faults::{FAULTS, resume};
@@ -18,7 +18,7 @@ use crate::options::Options;
 use crate::peer::cid;
 use crate::report::{Class, Report};
 use crate::rng::Rng;
-use crate::world::{Death, Shared, World, lock, name};
+use crate::world::{Death, Shared, World, lock};
 use crate::{clients, driver, faults, runner};
 
 /// Maximum number of attempts at a write whose outcome a snapshot has hidden.
@@ -111,9 +111,8 @@ fn calm_down(world: &Shared) {
         locked.checks.calm_down();
         locked.net.calm();
         faults::end_exile(&mut locked);
-        locked
-            .trace
-            .line(World::now(), "world", || "the faults end".to_owned());
+        let at = World::now();
+        locked.trace.line(at, "world", || "the faults end".to_owned());
         let mut order: Vec<usize> = (0..size).collect();
         rng.shuffle(&mut order);
         let mut lost: BTreeSet<PeerId> = locked.doubtful_voters();
@@ -129,9 +128,7 @@ fn calm_down(world: &Shared) {
                 let how = rng.below(3);
                 let text =
                     ["without power", "cut off", "paused"][usize::try_from(how).expect("one of three")];
-                locked
-                    .trace
-                    .line(World::now(), name(peer), || format!("stays broken: {text}"));
+                locked.log(peer, || format!("stays broken: {text}"));
                 locked.peers[peer].broken = true;
                 locked.coverage.hit("a peer stayed broken");
                 match how {
@@ -178,13 +175,7 @@ async fn converge(world: &Shared, when: &str) -> bool {
         }
         if at - last.0 > patience || at - start > patience * 10 {
             let text = format!("pending {when}: {pending}");
-            locked.violate(Violation {
-                class: Class::Liveness,
-                check: "convergence",
-                at,
-                peer: None,
-                text,
-            });
+            locked.violate(Class::Liveness, "convergence", None, text);
             return false;
         }
     }
@@ -195,11 +186,11 @@ async fn converge(world: &Shared, when: &str) -> bool {
 fn patience(world: &World) -> u64 {
     let options = &world.options;
     // A comparison is followed by a pause of ten times its duration, before the one that finds what is lost.
-    let comparisons = world.peers.iter().map(|peer| peer.ipfs.longest_comparison);
-    let comparison = if options.loses_pins() {
-        comparisons.max().unwrap_or(0) * 12
+    let longest = world.peers.iter().map(|peer| peer.ipfs.longest_comparison).max();
+    let (compare_ms, comparison) = if options.loses_pins() {
+        (2 * options.compare_ms + 6000, longest.unwrap_or(0) * 12)
     } else {
-        0
+        (0, 0)
     };
     let once = options.deadline_ms
         + options.patience_ms
@@ -207,11 +198,7 @@ fn patience(world: &World) -> u64 {
         + 3 * options.pin_timeout_ms
         + options.grace_ms
         + 4 * options.metrics_ms
-        + if options.loses_pins() {
-            2 * options.compare_ms + 6000
-        } else {
-            0
-        }
+        + compare_ms
         + 2 * options.scrub_ms
         + 20 * options.tick_ms * options.election_ticks;
     let steps = if options.clock_step_every > 0 { 600_000 } else { 0 };
@@ -220,23 +207,17 @@ fn patience(world: &World) -> u64 {
 
 /// Requires that a fresh write is served, and read at all peers.
 async fn serve(world: &Shared) -> bool {
-    let patience = Duration::from_millis(lock(world).options.deadline_ms + 5000);
-    let well: Vec<usize> = {
+    let (patience, well, writer, has_takers) = {
         let world = lock(world);
-        (0..world.peers.len())
-            .filter(|peer| world.is_well(*peer))
-            .collect()
-    };
-    let writer = {
-        let seed = lock(world).options.seed;
-        *Rng::new(seed, "writer").pick(&well)
+        let options = &world.options;
+        let well: Vec<usize> = world.well().collect();
+        let writer = *Rng::new(options.seed, "writer").pick(&well);
+        let patience = Duration::from_millis(options.deadline_ms + 5000);
+        // All peers may be drained, or full.
+        let has_takers = world.checks.model().drains().is_empty() && options.ipfs_room_gib == 0;
+        (patience, well, writer, has_takers)
     };
     let fresh = cid(60_000);
-    // All peers may be drained, or full.
-    let has_takers = {
-        let world = lock(world);
-        world.checks.model().drains().is_empty() && world.options.ipfs_room_gib == 0
-    };
     let replicas = if has_takers {
         Replicas::Range { min: 1, max: 1 }
     } else {
@@ -247,15 +228,8 @@ async fn serve(world: &Shared) -> bool {
     for _ in 0..WRITES_MAX {
         if heard == Heard::Unknown && by_snapshot {
             let before = lock(world).peers[writer].disk.installed();
-            heard = pin_once(
-                world,
-                1000,
-                writer,
-                (fresh.clone(), None),
-                options.clone(),
-                patience,
-            )
-            .await;
+            let target = (fresh.clone(), None);
+            heard = pin_once(world, 1000, writer, target, options.clone(), patience).await;
             by_snapshot = lock(world).peers[writer].disk.installed() > before;
         }
     }
@@ -277,21 +251,13 @@ async fn serve(world: &Shared) -> bool {
 }
 
 fn fail(world: &Shared, peer: usize, text: String) {
-    let at = World::now();
-    let violation = Violation {
-        class: Class::Liveness,
-        check: "service",
-        at,
-        peer: Some(peer),
-        text,
-    };
-    lock(world).violate(violation);
+    lock(world).violate(Class::Liveness, "service", peer, text);
 }
 
 /// Requires that without faults the leader stays, and the cluster stays converged.
 async fn stay_quiet(world: &Shared) {
-    let terms = |world: &Shared| lock(world).checks.elections();
-    let before = terms(world);
+    let terms = || lock(world).checks.elections();
+    let before = terms();
     let time = Duration::from_millis({
         let world = lock(world);
         let options = &world.options;
@@ -305,26 +271,19 @@ async fn stay_quiet(world: &Shared) {
         30 * options.tick_ms * options.election_ticks.min(10) + passes
     });
     sleep(time).await;
-    let after = terms(world);
-    if before != after {
-        fail(
-            world,
-            0,
-            format!("{} elections while nothing was wrong", after - before),
-        );
+    let elections = terms() - before;
+    if elections > 0 {
+        fail(world, 0, format!("{elections} elections while nothing was wrong"));
     }
     converge(world, "after a quiet time").await;
 }
 
 /// Returns the pins with wrong announcers at the end of the run, of those whose holders all work.
 fn wrong_announcers(world: &World, at: u64) -> Option<String> {
-    let is_well = |id: &PeerId| {
-        let number = world.peers.iter().position(|peer| peer.id == *id);
-        number.is_some_and(|number| world.is_well(number))
-    };
     let mut pins = world.checks.model().pins().values();
     pins.find_map(|pin| {
-        let all_well = !pin.allocations.is_empty() && pin.allocations.iter().all(is_well);
+        let mut holders = pin.allocations.iter();
+        let all_well = !pin.allocations.is_empty() && holders.all(|id| world.well_number(id).is_some());
         all_well.then(|| world.checks.wrong_announcers(at, &world.peers, pin))?
     })
 }
@@ -339,22 +298,12 @@ fn audit(world: &Shared) {
     let unexplained = linearize::check(&world.history, world.checks.model());
     found.extend(unexplained.into_iter().map(|text| ("linearizability", text)));
     if world.options.op_expire == 0 {
-        found.extend(
-            wgl::check(&world.history)
-                .into_iter()
-                .map(|text| ("linearizability (wgl)", text)),
-        );
+        let unexplained = wgl::check(&world.history).into_iter();
+        found.extend(unexplained.map(|text| ("linearizability (wgl)", text)));
     }
-    let at = World::now();
-    found.extend(wrong_announcers(&world, at).map(|text| ("announcers", text)));
+    found.extend(wrong_announcers(&world, World::now()).map(|text| ("announcers", text)));
     for (check, text) in found {
-        world.violate(Violation {
-            class: Class::Safety,
-            check,
-            at,
-            peer: None,
-            text,
-        });
+        world.violate(Class::Safety, check, None, text);
     }
 }
 

@@ -72,7 +72,7 @@ fn violation(at: u64, text: String) -> Violation {
 
 fn with_what_is_known(world: &mut World, text: String) -> Report {
     let at = world.trace.latest();
-    world.violate(violation(at, text));
+    world.record(violation(at, text));
     world.forget();
     run::report(world, at)
 }

@@ -42,7 +42,6 @@ mod step;
 use std::path::Path;
 
 use self::step::Step;
-use crate::checks::Violation;
 use crate::options::Options;
 use crate::report::{Class, Report};
 use crate::world::{Shared, World, lock};
@@ -139,29 +138,20 @@ async fn play(world: Shared, scenario: Scenario) -> Report {
         if lock(&world).stopped {
             break;
         }
+        let text = &line.text;
+        let at = World::now();
         lock(&world)
             .trace
-            .line(World::now(), "scenario", || format!("step {:?}", line.text));
+            .line(at, "scenario", || format!("step {text:?}"));
         if let Err(why) = perform::take(&world, line.step).await {
-            fail(&world, &scenario.file, line, &why);
+            let text = format!("{}:{}: {text:?}: {why}", scenario.file, line.number);
+            lock(&world).violate(Class::Safety, "scenario", None, text);
         }
     }
     if !lock(&world).stopped {
         run::second_phase(&world).await;
     }
     run::finish(&world, &helpers).await
-}
-
-fn fail(world: &Shared, file: &str, line: &Line, why: &str) {
-    let text = format!("{file}:{}: {:?}: {why}", line.number, line.text);
-    let at = World::now();
-    lock(world).violate(Violation {
-        class: Class::Safety,
-        check: "scenario",
-        at,
-        peer: None,
-        text,
-    });
 }
 
 #[cfg(test)]

@@ -8,13 +8,12 @@ use std::time::Duration;
 use cluster_core::{Cid, Request, ScrubChange, ScrubConfig, ScrubCounts, ScrubRecord, ScrubStep, Scrubber};
 use madsim::time::sleep;
 
-use crate::checks::Violation;
 use crate::checks::scrubs::ScrubWatch;
 use crate::coverage::sometimes;
 use crate::options::Options;
 use crate::report::Class;
 use crate::rng::Rng;
-use crate::world::{Shared, World, lock, name};
+use crate::world::{Shared, World, lock};
 
 /// Longest sleep: changes take effect within this time.
 const LOOK: Duration = Duration::from_millis(200);
@@ -82,9 +81,8 @@ impl Scrub {
 impl World {
     /// Changes the scrub of a peer, as a client requests. Returns `false` if its process is down.
     pub(crate) fn change_scrub(&mut self, me: usize, change: ScrubChange) -> bool {
-        let at = Self::now();
         let peer = &mut self.peers[me];
-        let now = peer.clock.now(at);
+        let now = peer.clock.now(Self::now());
         let Some(scrubber) = &mut peer.scrub.scrubber else {
             return false;
         };
@@ -92,19 +90,8 @@ impl World {
         peer.scrub.saved = scrubber.record().clone();
         scrubber.saved(now);
         peer.scrub.watch.changed(change);
-        self.trace
-            .line(at, name(me), || format!("changes its scrub: {change:?}"));
+        self.log(me, || format!("changes its scrub: {change:?}"));
         true
-    }
-
-    fn scrub_violation(&mut self, me: usize, text: String) {
-        self.violate(Violation {
-            class: Class::Safety,
-            check: "scrub",
-            at: Self::now(),
-            peer: Some(me),
-            text,
-        });
     }
 }
 
@@ -121,10 +108,8 @@ pub(crate) async fn run(world: Shared, me: usize) {
         let keeps = *scrubber.record() == scrub.saved;
         scrub.scrubber = Some(scrubber);
         if !keeps {
-            world.scrub_violation(
-                me,
-                "a restart forgets what is in the file of the scrub".to_owned(),
-            );
+            let text = "a restart forgets what is in the file of the scrub".to_owned();
+            world.violate(Class::Safety, "scrub", me, text);
         }
     }
     loop {
@@ -165,7 +150,7 @@ fn next(world: &mut World, me: usize) -> Option<ScrubStep> {
     if let ScrubStep::Check(position) = &step
         && let Err(text) = peer.scrub.watch.begins(at, now.mono, position)
     {
-        world.scrub_violation(me, text);
+        world.violate(Class::Safety, "scrub", me, text);
         return None;
     }
     Some(step)
@@ -186,9 +171,8 @@ async fn check(world: &Shared, me: usize, position: &str) {
     };
     sleep(busy).await;
     let mut world = lock(world);
-    let at = World::now();
     let peer = &mut world.peers[me];
-    let now = peer.clock.now(at);
+    let now = peer.clock.now(World::now());
     let Some(scrubber) = &mut peer.scrub.scrubber else {
         return;
     };
@@ -216,13 +200,11 @@ async fn check(world: &Shared, me: usize, position: &str) {
         violation = peer.scrub.watch.ended(peer.ipfs.rotten()).err();
     }
     peer.scrub.watch.checked(now.mono, busy);
-    world.trace.line(at, name(me), || {
-        format!("has scrubbed {piece:?}, rotten {rotten:?}")
-    });
+    world.log(me, || format!("has scrubbed {piece:?}, rotten {rotten:?}"));
     sometimes!(world.coverage, !rotten.is_empty(), "a scrub found a rotten copy");
     sometimes!(world.coverage, has_ended, "a scrub was completed");
     if let Some(text) = violation {
-        world.scrub_violation(me, text);
+        world.violate(Class::Safety, "scrub", me, text);
         return;
     }
     for cid in rotten {

@@ -125,10 +125,44 @@ impl World {
         u64::try_from(TimeHandle::current().elapsed().as_nanos()).expect("a few centuries")
     }
 
-    pub(crate) fn violate(&mut self, violation: Violation) {
+    /// Records a violation, at a peer if one is given, and ends the run.
+    pub(crate) fn violate(
+        &mut self,
+        class: Class,
+        check: &'static str,
+        peer: impl Into<Option<usize>>,
+        text: String,
+    ) {
+        let (at, peer) = (Self::now(), peer.into());
+        self.record(Violation {
+            class,
+            check,
+            at,
+            peer,
+            text,
+        });
+    }
+
+    /// Records a violation, and ends the run.
+    pub(crate) fn record(&mut self, violation: Violation) {
         self.trace.line(violation.at, "CHECK", || violation.to_string());
         self.checks.violations.push(violation);
         self.stopped = true;
+    }
+
+    /// Returns whether faults and clients have ended: the second phase has begun, or the run ends.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.calm || self.stopped
+    }
+
+    /// Adds a line about a peer to the trace.
+    pub(crate) fn log(&mut self, peer: usize, what: impl FnOnce() -> String) {
+        self.trace.line(Self::now(), name(peer), what);
+    }
+
+    /// Returns the number of the peer with this identity.
+    pub(crate) fn number_of(&self, id: &PeerId) -> Option<usize> {
+        self.peers.iter().position(|peer| peer.id == *id)
     }
 
     /// Starts the process of a peer.
@@ -142,13 +176,7 @@ impl World {
                 return;
             }
             Err(text) => {
-                self.violate(Violation {
-                    class: Class::Crash,
-                    check: "start",
-                    at,
-                    peer: Some(me),
-                    text,
-                });
+                self.violate(Class::Crash, "start", me, text);
                 return;
             }
         }
@@ -170,8 +198,7 @@ impl World {
     /// Records that a process ends, or does not start, because of its disk.
     fn refuse(&mut self, me: usize, refusal: DiskError) {
         self.peers[me].refused = Some(refusal);
-        self.trace
-            .line(Self::now(), name(me), || format!("ends: its disk is {refusal:?}"));
+        self.log(me, || format!("ends: its disk is {refusal:?}"));
         self.coverage.hit(match refusal {
             DiskError::Damaged => "a damaged disk was refused",
             DiskError::Full => "a full disk ended a process",
@@ -196,19 +223,10 @@ impl World {
             node.check();
             effects
         }));
-        let effects = match handled {
-            Ok(effects) => effects,
-            Err(_) => {
-                let text = format!("{} while handling {events:?}", panics::take());
-                self.violate(Violation {
-                    class: Class::Crash,
-                    check: "panic",
-                    at,
-                    peer: Some(me),
-                    text,
-                });
-                return Vec::new();
-            }
+        let Ok(effects) = handled else {
+            let text = format!("{} while handling {events:?}", panics::take());
+            self.violate(Class::Crash, "panic", me, text);
+            return Vec::new();
         };
         if peer.disk.full && effects.iter().any(|effect| matches!(effect, Effect::Persist(_))) {
             // A store that fails to write ends the process, before anything else is done.
@@ -217,21 +235,13 @@ impl World {
         }
         peer.node = Some(node);
         self.trace.step(at, me, &(&events, &effects));
-        self.trace.line(at, name(me), || {
-            format!("{}{}", listed(&events), indented(&effects))
-        });
+        self.log(me, || format!("{}{}", listed(&events), indented(&effects)));
         self.stats.steps += 1;
         for effect in &effects {
             if let Effect::Persist(batch) = effect
                 && let Err(text) = self.peers[me].disk.write(batch)
             {
-                self.violate(Violation {
-                    class: Class::Safety,
-                    check: "store",
-                    at,
-                    peer: Some(me),
-                    text,
-                });
+                self.violate(Class::Safety, "store", me, text);
             }
         }
         let step = Step {
@@ -252,7 +262,6 @@ impl World {
         if !self.peers[me].up {
             return;
         }
-        let at = Self::now();
         let unavailable = self.unavailable;
         let peer = &mut self.peers[me];
         sometimes!(self.coverage, peer.leads(), "the leader died");
@@ -272,14 +281,9 @@ impl World {
             0
         };
         sometimes!(self.coverage, lost > 0, "a power cut lost writes");
-        self.trace.line(at, name(me), || {
-            format!("dies of a {death:?}, {lost} batches lost")
-        });
-        for slot in self
-            .slots
-            .values_mut()
-            .filter(|slot| slot.peer == me && slot.answer.is_none())
-        {
+        self.log(me, || format!("dies of a {death:?}, {lost} batches lost"));
+        let slots = self.slots.values_mut();
+        for slot in slots.filter(|slot| slot.peer == me && slot.answer.is_none()) {
             slot.answer = Some(Answer::Lost);
             slot.waker.take().into_iter().for_each(Waker::wake);
         }
@@ -306,13 +310,11 @@ impl World {
         self.peers[me].node.as_ref()?;
         self.next_ticket += 1;
         let ticket = Ticket(self.next_ticket);
-        self.slots.insert(
-            ticket,
-            Slot {
-                peer: me,
-                ..Slot::default()
-            },
-        );
+        let slot = Slot {
+            peer: me,
+            ..Slot::default()
+        };
+        self.slots.insert(ticket, slot);
         self.peers[me].post(Event::Requested { ticket, request });
         Some(ticket)
     }
@@ -344,12 +346,8 @@ impl World {
 
     /// Ends all processes and tasks, to free the memory of this run.
     pub(crate) fn tear_down(&mut self, others: &[NodeHandle]) {
-        for node in self
-            .nodes
-            .iter()
-            .copied()
-            .chain(others.iter().map(NodeHandle::id))
-        {
+        let others = others.iter().map(NodeHandle::id);
+        for node in self.nodes.iter().copied().chain(others) {
             Handle::current().kill(node);
         }
         self.forget();

@@ -14,15 +14,7 @@ pub(super) fn of_command(step: &Step<'_>, command: &Command, found: &mut Finding
             });
             of_peers(step, allocations, command, found);
         }
-        Command::Admit { .. }
-        | Command::CreateCredential { .. }
-        | Command::Drain { .. }
-        | Command::EndDrain { .. }
-        | Command::Members(_)
-        | Command::Rebalance { .. }
-        | Command::Release { .. }
-        | Command::RevokeCredential { .. }
-        | Command::Unpin { .. } => {}
+        _ => {}
     }
 }
 

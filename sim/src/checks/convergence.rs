@@ -4,27 +4,24 @@
 use cluster_core::{Cid, Lane, PeerId, Phase, Pin, Replicas};
 
 use crate::members::wanted_voters;
-use crate::peer::Peer;
 use crate::world::{World, is_available, name};
 
 /// Returns the first unfinished task that is found, or `None`.
 pub(crate) fn pending(world: &World) -> Option<String> {
-    let well = || (0..world.peers.len()).filter(|number| world.is_well(*number));
     if world.history.open() > 0 {
         return Some(format!("{} client operations", world.history.open()));
     }
-    if let Some(down) = well().find(|number| world.peers[*number].node.is_none()) {
+    if let Some(down) = world.well().find(|number| world.peers[*number].node.is_none()) {
         return Some(format!("start of {}", name(down)));
     }
-    let leaders: Vec<usize> = well()
-        .filter(|number| is_ready_leader(&world.peers[*number]))
-        .collect();
+    let leads = |number: &usize| world.peers[*number].is_ready_leader();
+    let leaders: Vec<usize> = world.well().filter(leads).collect();
     let [leader] = leaders[..] else {
         return Some(format!("leader, there are {leaders:?}"));
     };
     let leader_id = &world.peers[leader].id;
     let decided = world.checks.decided();
-    for number in well() {
+    for number in world.well() {
         let peer = &world.peers[number];
         let Some(node) = &peer.node else { continue };
         let view = node.view();
@@ -39,22 +36,24 @@ pub(crate) fn pending(world: &World) -> Option<String> {
             return Some(format!("{} requests at {}", view.open_requests(), name(number)));
         }
     }
-    if let Some(text) = membership(world) {
-        return Some(text);
-    }
-    if let Some(version) = world.silent_about(world.members()) {
-        return Some(format!("the members to agree on version {version}"));
-    }
-    if let Some(pin) = expired(world, leader) {
-        return Some(format!("removal of what is expired: {pin:?}"));
-    }
-    if let Some(text) = repair(world)
+    membership(world)
+        .or_else(|| {
+            let version = world.silent_about(world.members())?;
+            Some(format!("the members to agree on version {version}"))
+        })
+        .or_else(|| {
+            Some(format!(
+                "removal of what is expired: {:?}",
+                expired(world, leader)?
+            ))
+        })
+        .or_else(|| repair(world))
         .or_else(|| drains(world))
         .or_else(|| rebalancing(world))
-    {
-        return Some(text);
-    }
-    well().find_map(|number| scrubbing(world, number).or_else(|| tracking(world, number)))
+        .or_else(|| {
+            let mut well = world.well();
+            well.find_map(|number| scrubbing(world, number).or_else(|| tracking(world, number)))
+        })
 }
 
 /// Describes a scrub that has not ended, or a rotten copy that none has found.
@@ -111,10 +110,6 @@ fn membership(world: &World) -> Option<String> {
     (room > 0 && useful > 0).then(|| format!("a vote for a learner of {members:?}"))
 }
 
-fn is_ready_leader(peer: &Peer) -> bool {
-    peer.node.as_ref().is_some_and(|node| node.view().is_leader())
-}
-
 /// Returns an expired pin, if there is one.
 fn expired(world: &World, leader: usize) -> Option<&Pin> {
     let now = world.peers[leader].now(World::now()).wall;
@@ -125,25 +120,18 @@ fn expired(world: &World, leader: usize) -> Option<&Pin> {
 
 /// Describes a pin with fewer live copies than it needs, if there is one and peers that could take more.
 fn repair(world: &World) -> Option<String> {
-    let well = (0..world.peers.len())
-        .filter(|number| world.is_well(*number))
-        .count();
     let drains = world.checks.model().drains();
     for pin in world.checks.model().pins().values() {
         let Replicas::Range { min, .. } = pin.options.replicas else {
             continue;
         };
-        let is_well = |id: &&cluster_core::PeerId| {
-            let number = world.peers.iter().position(|peer| peer.id == **id);
-            number.is_some_and(|number| world.is_well(number))
-        };
-        let living = pin.allocations.iter().filter(is_well).count();
+        let living = living_holders(world, pin);
         let free = (0..world.peers.len()).filter(|number| {
             let id = &world.peers[*number].id;
             takes(world, *number) && !drains.contains_key(id) && !pin.allocations.contains(id)
         });
-        let most = well.min(living + free.count());
-        let is_gone = |id: &cluster_core::PeerId| {
+        let most = world.well().count().min(living + free.count());
+        let is_gone = |id: &PeerId| {
             let mut members = world.members().peers.values();
             !members.any(|member| member.peer == *id)
         };
@@ -160,21 +148,16 @@ fn repair(world: &World) -> Option<String> {
 
 /// Describes a pin that a drained peer can give away and has not, or a drain of a former member.
 fn drains(world: &World) -> Option<String> {
-    let number = |id: &PeerId| world.peers.iter().position(|peer| peer.id == *id);
-    let is_well = |id: &PeerId| number(id).is_some_and(|number| world.is_well(number));
     let drains = world.checks.model().drains();
     let members: Vec<&PeerId> = world.members().peer_ids().collect();
     for (drained, drain) in drains {
         if !members.contains(&drained) {
             return Some(format!("the end of the drain of {drained}, who is no member"));
         }
-        let Some(at) = number(drained).filter(|at| world.is_well(*at)) else {
+        let Some(at) = world.well_number(drained) else {
             continue;
         };
-        // Copies that nobody else can get may use up the limit.
-        let waiting = world.peers[at].disk.written.queued(Lane::Surplus);
-        let stuck = waiting.filter(|key| must_stay(world, at, &key.cid)).count();
-        if stuck >= drain.moves_max as usize {
+        if stuck_copies(world, at) >= drain.moves_max as usize {
             continue;
         }
         for pin in world.checks.model().pins().values() {
@@ -185,9 +168,10 @@ fn drains(world: &World) -> Option<String> {
                 continue;
             }
             let rest = pin.allocations.iter().filter(|peer| *peer != drained);
-            let living = rest.clone().filter(|peer| is_well(peer)).count();
+            let is_well = |peer: &&PeerId| world.well_number(peer).is_some();
+            let living = rest.clone().filter(is_well).count();
             let is_free = |peer: &&PeerId| {
-                let takes = number(peer).is_some_and(|number| takes(world, number));
+                let takes = world.number_of(peer).is_some_and(|number| takes(world, number));
                 takes && !drains.contains_key(*peer) && !pin.allocations.contains(peer)
             };
             let free = members.iter().copied().filter(is_free).count();
@@ -203,35 +187,22 @@ fn drains(world: &World) -> Option<String> {
 /// Describes a part of the rebalancing that has not ended, or a pin that should have moved to another zone.
 fn rebalancing(world: &World) -> Option<String> {
     let state = world.checks.model().rebalance();
-    let well = || (0..world.peers.len()).filter(|number| world.is_well(*number));
-    let count = u32::try_from(well().count()).unwrap_or(1);
+    let count = u32::try_from(world.well().count()).unwrap_or(1);
     let most = (state.settings.moves_total_max / count.max(1)).min(state.settings.moves_max);
-    let is_stuck = |number: usize| {
-        // Copies that nobody else can get may use up the limit.
-        let waiting = world.peers[number].disk.written.queued(Lane::Surplus);
-        let stuck = waiting.filter(|key| must_stay(world, number, &key.cid)).count();
-        stuck >= most.max(1) as usize
-    };
-    let is_passing = |number: &usize| {
-        let node = world.peers[*number].node.as_ref();
+    let is_stuck = |number: usize| stuck_copies(world, number) >= most.max(1) as usize;
+    let mut under_way = world.well().filter_map(|number| {
+        let progress = world.peers[number].node.as_ref()?.view().rebalance_progress();
         // A pass that can move nothing is repeated.
-        node.is_some_and(|node| {
-            let progress = node.view().rebalance_progress();
-            progress.is_passing && progress.moved > 0
-        })
-    };
-    if let Some(number) = well().find(|number| is_passing(number) && !is_stuck(*number)) {
+        (progress.is_passing && progress.moved > 0).then_some((number, progress))
+    });
+    if let Some((number, progress)) = under_way.find(|(number, _)| !is_stuck(*number)) {
         let waiting = world.peers[number].disk.written.queued(Lane::Surplus).count();
-        let progress = world.peers[number]
-            .node
-            .as_ref()
-            .map(|node| node.view().rebalance_progress());
         return Some(format!(
             "the rebalancing of {}: {progress:?}, {waiting} copies wait, {most} moves of each are allowed",
             name(number)
         ));
     }
-    if state.run.is_some() && !well().any(is_stuck) {
+    if state.run.is_some() && !world.well().any(is_stuck) {
         return Some(format!("the end of {:?}", state.run));
     }
     // A copy that did not fit into a zone is not moved there again.
@@ -245,10 +216,7 @@ fn rebalancing(world: &World) -> Option<String> {
 /// Describes a pin with copies in one zone, one of which a peer could give to a zone without.
 fn unzoned(world: &World, pin: &Pin, is_stuck: impl Fn(usize) -> bool) -> Option<String> {
     let drains = world.checks.model().drains();
-    let number = |id: &PeerId| {
-        let at = world.peers.iter().position(|peer| peer.id == *id)?;
-        (world.is_well(at) && !drains.contains_key(id)).then_some(at)
-    };
+    let number = |id: &PeerId| world.well_number(id).filter(|_| !drains.contains_key(id));
     let holders: Option<Vec<usize>> = pin.allocations.iter().map(number).collect();
     let holders = holders.filter(|_| matches!(pin.options.replicas, Replicas::Range { .. }))?;
     let zone = |at: usize| world.peers[at].ipfs.group();
@@ -269,6 +237,18 @@ fn unzoned(world: &World, pin: &Pin, is_stuck: impl Fn(usize) -> bool) -> Option
     };
     let giver = holders.iter().find(gives).filter(|_| other)?;
     Some(format!("{} to give {pin:?} to another zone", name(*giver)))
+}
+
+/// Counts the surplus copies of a peer that nobody else can get. They may use up the limit of its moves.
+fn stuck_copies(world: &World, number: usize) -> usize {
+    let waiting = world.peers[number].disk.written.queued(Lane::Surplus);
+    waiting.filter(|key| must_stay(world, number, &key.cid)).count()
+}
+
+/// Counts the holders of a pin that take part in the second phase.
+fn living_holders(world: &World, pin: &Pin) -> usize {
+    let is_well = |id: &&PeerId| world.well_number(id).is_some();
+    pin.allocations.iter().filter(is_well).count()
 }
 
 /// Returns whether a peer gets new pins.
@@ -310,39 +290,27 @@ fn tracking(world: &World, number: usize) -> Option<String> {
         }
         let held = peer.ipfs.pinned.get(&pin.cid);
         if held != Some(&pin.options.mode) {
-            return Some(format!(
-                "{} in the IPFS node of {} is {held:?}",
-                pin.cid,
-                name(number)
-            ));
+            let (cid, at) = (&pin.cid, name(number));
+            return Some(format!("{cid} in the IPFS node of {at} is {held:?}"));
         }
     }
-    for cid in peer
+    let is_surplus = |cid: &Cid| {
+        let pin = store.pins.get(cid);
+        !pin.is_some_and(|pin| pin.is_allocated_to(&peer.id)) && !must_stay(world, number, cid)
+    };
+    let foreign = peer
         .ipfs
         .pinned
         .keys()
-        .filter(|cid| !peer.ipfs.owned.contains(*cid))
-    {
-        if !store
-            .pins
-            .get(cid)
-            .is_some_and(|pin| pin.is_allocated_to(&peer.id))
-        {
-            let local = store.locals.get(cid);
-            if (local.is_none() && peer.forgetful) || must_stay(world, number, cid) {
-                continue;
-            }
-            return Some(format!(
-                "surplus {cid} in the IPFS node of {}: {local:?}",
-                name(number)
-            ));
+        .filter(|cid| !peer.ipfs.owned.contains(*cid));
+    for cid in foreign.filter(|cid| is_surplus(cid)) {
+        let local = store.locals.get(cid);
+        if local.is_some() || !peer.forgetful {
+            let at = name(number);
+            return Some(format!("surplus {cid} in the IPFS node of {at}: {local:?}"));
         }
     }
-    let surplus = store.locals.iter().find(|(cid, _)| {
-        let pin = store.pins.get(*cid);
-        !pin.is_some_and(|pin| pin.is_allocated_to(&peer.id)) && !must_stay(world, number, cid)
-    });
-    if let Some((cid, local)) = surplus {
+    if let Some((cid, local)) = store.locals.iter().find(|(cid, _)| is_surplus(cid)) {
         return Some(format!("local state of {cid} at {}: {local:?}", name(number)));
     }
     (peer.disk.staged() > 0).then(|| format!("staged snapshots at {}", name(number)))
@@ -366,17 +334,11 @@ fn must_stay(world: &World, number: usize, cid: &Cid) -> bool {
     let holds = |other: &usize| {
         let peer = &world.peers[*other];
         let local = peer.disk.written.locals.get(cid);
-        pin.allocations.contains(&peer.id)
-            && world.is_well(*other)
-            && local.is_some_and(|local| local.phase == Phase::Pinned)
+        pin.allocations.contains(&peer.id) && local.is_some_and(|local| local.phase == Phase::Pinned)
     };
-    let held = (0..world.peers.len()).filter(holds).count();
-    let is_living = |id: &&PeerId| {
-        let number = world.peers.iter().position(|peer| peer.id == **id);
-        number.is_some_and(|number| world.is_well(number))
-    };
-    let living = pin.allocations.iter().filter(is_living).count();
-    held < least.max(living).clamp(1, pin.allocations.len().max(1))
+    let held = world.well().filter(holds).count();
+    let least = least.max(living_holders(world, pin));
+    held < least.clamp(1, pin.allocations.len().max(1))
 }
 
 /// Returns a hash that changes with all progress.

@@ -64,7 +64,10 @@ impl Decisions {
         for proposal in &fresh {
             match moment.of_own_move(&proposal.command, found) {
                 Some(moves) => own += moves,
-                None => by_itself += usize::from(moment.of_proposal(&proposal.command, found)),
+                None => {
+                    moment.of_proposal(&proposal.command, found);
+                    by_itself += usize::from(is_by_itself(&proposal.command));
+                }
             }
         }
         moment.of_moves(own, found);
@@ -122,8 +125,8 @@ fn forwarded(effect: &Effect) -> Vec<Proposal> {
 }
 
 impl Moment<'_> {
-    /// Checks one proposal. Returns `true` if a leader made it without a request.
-    fn of_proposal(&self, command: &Command, found: &mut Findings<'_>) -> bool {
+    /// Checks one proposal.
+    fn of_proposal(&self, command: &Command, found: &mut Findings<'_>) {
         match command {
             Command::Admit { raft_id, .. } => {
                 self.leads(command, found);
@@ -133,38 +136,22 @@ impl Moment<'_> {
                 found.require(known, "admission", || {
                     format!("admits {raft_id}, who is no member")
                 });
-                false
             }
-            Command::Members(wish) => {
-                self.of_wish(wish, found);
-                false
-            }
+            Command::Members(wish) => self.of_wish(wish, found),
             Command::CreateCredential { credential } => {
                 let credential = credential.clone();
-                self.of_policy(&Request::CreateCredential { credential }, found);
-                false
+                self.of_request(&Request::CreateCredential { credential }, found);
             }
             Command::RevokeCredential { id } => {
-                self.of_policy(&Request::RevokeCredential { id: *id }, found);
-                false
+                self.of_request(&Request::RevokeCredential { id: *id }, found);
             }
             Command::Drain { drain } => {
                 let drain = drain.clone();
-                self.of_policy(&Request::Drain { drain }, found);
-                false
+                self.of_request(&Request::Drain { drain }, found);
             }
-            Command::EndDrain { peer } => {
-                self.of_end_of_drain(peer, found);
-                false
-            }
-            Command::Rebalance { change } => {
-                self.of_rebalancing(change, found);
-                false
-            }
-            Command::Pin { pin, precondition } => {
-                self.of_pin(pin, *precondition, found);
-                false
-            }
+            Command::EndDrain { peer } => self.of_end_of_drain(peer, found),
+            Command::Rebalance { change } => self.of_rebalancing(change, found),
+            Command::Pin { pin, precondition } => self.of_pin(pin, *precondition, found),
             Command::Reallocate {
                 cid,
                 allocations,
@@ -175,19 +162,11 @@ impl Moment<'_> {
                 if let Some(base) = bases.find(|pin| pin.version == *version) {
                     self.of_move(&base, allocations, found);
                 }
-                true
             }
             Command::Unpin { cid, precondition } => self.of_unpin(cid, *precondition, found),
             Command::Release { cid, owner } => {
-                let asked = Request::Unpin {
-                    cid: cid.clone(),
-                    owner: Some(owner.clone()),
-                };
-                let is_asked = self.requests().any(|request| *request == asked);
-                found.require(is_asked, "unasked", || {
-                    format!("has {owner} let go of {cid}, nobody asked for it")
-                });
-                false
+                let (cid, owner) = (cid.clone(), Some(owner.clone()));
+                self.of_request(&Request::Unpin { cid, owner }, found);
             }
         }
     }
@@ -198,11 +177,11 @@ impl Moment<'_> {
         let leads = self.heard.leads_since.iter().any(Option::is_some);
         let is_member = member(members, peer).is_some() && self.heard.before.contains_key(peer);
         if is_member || !leads {
-            self.of_policy(&Request::EndDrain { peer: peer.clone() }, found);
+            self.of_request(&Request::EndDrain { peer: peer.clone() }, found);
         }
     }
 
-    pub(super) fn of_policy(&self, asked: &Request, found: &mut Findings<'_>) {
+    pub(super) fn of_request(&self, asked: &Request, found: &mut Findings<'_>) {
         let is_asked = self.requests().any(|request| request == asked);
         found.require(is_asked, "unasked", || {
             format!("proposes what nobody asked for: {asked:?}")
@@ -225,49 +204,27 @@ impl Moment<'_> {
     }
 
     fn of_wish(&self, wish: &MembersWish, found: &mut Findings<'_>) {
-        let asked = match wish {
-            MembersWish::Add { peer } => self
-                .requests()
-                .any(|request| *request == Request::AddPeer { peer: peer.clone() }),
-            MembersWish::Remove { peer } => self
-                .requests()
-                .any(|request| *request == Request::RemovePeer { peer: peer.clone() }),
+        match wish.clone() {
+            MembersWish::Add { peer } => self.of_request(&Request::AddPeer { peer }, found),
+            MembersWish::Remove { peer } => self.of_request(&Request::RemovePeer { peer }, found),
             MembersWish::RaiseVersion { version } => {
-                let unable = self
-                    .step
-                    .peer()
-                    .disk
-                    .written
-                    .members
-                    .peers
-                    .values()
-                    .find(|member| {
-                        let mut peers = self.step.peers.iter();
-                        peers.any(|peer| peer.id == member.peer && peer.release < *version)
-                    });
+                let mut members = self.step.peer().disk.written.members.peers.values();
+                let unable = members.find(|member| {
+                    let mut peers = self.step.peers.iter();
+                    peers.any(|peer| peer.id == member.peer && peer.release < version)
+                });
                 found.require(unable.is_none(), "releases", || {
                     format!("agrees on version {version}, which {unable:?} cannot read")
                 });
-                true
             }
-            MembersWish::Next => true,
-        };
-        found.require(asked, "unasked", || {
-            format!("proposes {wish:?}, nobody asked for it")
-        });
+            MembersWish::Next => {}
+        }
     }
 
-    fn of_unpin(&self, cid: &Cid, precondition: Precondition, found: &mut Findings<'_>) -> bool {
+    fn of_unpin(&self, cid: &Cid, precondition: Precondition, found: &mut Findings<'_>) {
         let Precondition::Version(version) = precondition else {
-            let asked = self.requests().any(|request| {
-                *request
-                    == Request::Unpin {
-                        cid: cid.clone(),
-                        owner: None,
-                    }
-            });
-            found.require(asked, "unasked", || format!("unpins {cid}, nobody asked for it"));
-            return false;
+            let (cid, owner) = (cid.clone(), None);
+            return self.of_request(&Request::Unpin { cid, owner }, found);
         };
         let mut bases = self.bases(cid).into_iter().flatten();
         if let Some(base) = bases.find(|pin| pin.version == version) {
@@ -281,7 +238,6 @@ impl Moment<'_> {
                 format!("removes {base:?} by the clocks of {known} of {voters} voters")
             });
         }
-        true
     }
 
     /// Returns the number of voters whose clock it may know, and that of all voters.
@@ -540,21 +496,7 @@ impl Moment<'_> {
                     outcomes.contains(&(pin.options.clone(), pin.timestamp))
                 })
             }
-            Request::AddPeer { .. }
-            | Request::Allocate { .. }
-            | Request::Barrier
-            | Request::CreateCredential { .. }
-            | Request::Drain { .. }
-            | Request::EndDrain { .. }
-            | Request::Import { .. }
-            | Request::Pin { .. }
-            | Request::Rebalance { .. }
-            | Request::Recover { .. }
-            | Request::RecoverAll
-            | Request::RemovePeer { .. }
-            | Request::RevokeCredential { .. }
-            | Request::Sync { .. }
-            | Request::Unpin { .. } => false,
+            _ => false,
         }
     }
 
@@ -661,6 +603,18 @@ impl Moment<'_> {
             || format!("leaves {count} of {base:?}"),
         );
     }
+}
+
+/// Returns whether a leader makes this command without a request.
+fn is_by_itself(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Reallocate { .. }
+            | Command::Unpin {
+                precondition: Precondition::Version(_),
+                ..
+            }
+    )
 }
 
 fn holders(pin: Option<Pin>) -> BTreeSet<PeerId> {

@@ -116,23 +116,7 @@ impl Moment<'_> {
     /// their replacements.
     pub(super) fn of_moves(&self, moves: usize, found: &mut Findings<'_>) {
         let store = &self.step.peer().disk.written;
-        let is_waiting = |op: &&StoreOp| match op {
-            StoreOp::Enqueue { key } => key.lane == Lane::Surplus,
-            StoreOp::Append { .. }
-            | StoreOp::Compact { .. }
-            | StoreOp::DeleteLocal { .. }
-            | StoreOp::DeletePin { .. }
-            | StoreOp::Dequeue { .. }
-            | StoreOp::InstallSnapshot { .. }
-            | StoreOp::PutLocal { .. }
-            | StoreOp::PutPin { .. }
-            | StoreOp::PutWindow { .. }
-            | StoreOp::SetApplied { .. }
-            | StoreOp::SetHardState { .. }
-            | StoreOp::SetMembers { .. }
-            | StoreOp::SetPolicy { .. }
-            | StoreOp::SetReconciling { .. } => false,
-        };
+        let is_waiting = |op: &&StoreOp| matches!(op, StoreOp::Enqueue { key } if key.lane == Lane::Surplus);
         // Those of this step may have come after the decision.
         let fresh = self.step.writes().filter(is_waiting).count();
         let waiting = store.queued(Lane::Surplus).count().saturating_sub(fresh);

@@ -51,12 +51,7 @@ impl Election {
     /// Counts a leader's ticks, each of which takes a step of its own, so that a pause does not count.
     pub(super) fn of_solitude(&mut self, step: &Step<'_>, heard: &Heard, found: &mut Findings<'_>) {
         let alone = &mut self.alone[step.me];
-        let leads = step
-            .peer()
-            .node
-            .as_ref()
-            .is_some_and(|node| node.view().is_leader());
-        if !leads {
+        if !step.peer().is_ready_leader() {
             *alone = Alone::default();
             return;
         }

@@ -60,17 +60,7 @@ impl Owed {
                 Event::Unreachable { peer } if *peer != step.peer().id => {
                     self.peers.entry(peer.clone()).or_insert(now + RESEND_PAUSE);
                 }
-                Event::IpfsCompared { .. }
-                | Event::IpfsFinished { .. }
-                | Event::IpfsLacks { .. }
-                | Event::IpfsProgressed { .. }
-                | Event::Persisted { .. }
-                | Event::Received { .. }
-                | Event::Requested { .. }
-                | Event::SnapshotReceived { .. }
-                | Event::SnapshotSent { .. }
-                | Event::TimedOut
-                | Event::Unreachable { .. } => {}
+                _ => {}
             }
         }
         for effect in step.effects {
@@ -290,16 +280,7 @@ fn senders<'a>(step: &Step<'a>) -> BTreeSet<&'a PeerId> {
     let sender = |event: &'a Event| match event {
         Event::Received { from, envelope } => matches!(envelope.message, Message::Metrics(_)).then_some(from),
         Event::Measured { .. } => Some(&step.peer().id),
-        Event::IpfsCompared { .. }
-        | Event::IpfsFinished { .. }
-        | Event::IpfsLacks { .. }
-        | Event::IpfsProgressed { .. }
-        | Event::Persisted { .. }
-        | Event::Requested { .. }
-        | Event::SnapshotReceived { .. }
-        | Event::SnapshotSent { .. }
-        | Event::TimedOut
-        | Event::Unreachable { .. } => None,
+        _ => None,
     };
     step.events.iter().filter_map(sender).collect()
 }

@@ -35,7 +35,7 @@ impl Moment<'_> {
             | RebalanceChange::Settings(_)
             | RebalanceChange::Start { .. } => {
                 let change = change.clone();
-                self.of_policy(&Request::Rebalance { change }, found);
+                self.of_request(&Request::Rebalance { change }, found);
             }
         }
     }

@@ -152,11 +152,7 @@ impl Heard {
                 .flat_map(|sender| sender.samples.values_mut());
             samples.flatten().for_each(|sample| sample.certain = false);
         }
-        let leads = step
-            .peer()
-            .node
-            .as_ref()
-            .is_some_and(|node| node.view().is_leader());
+        let leads = step.peer().is_ready_leader();
         process.leads_since[1] = leads.then(|| process.leads_since[0].unwrap_or(now));
         process.note_policies(step);
         let cluster = step.peer().disk.written.members.cluster;
@@ -174,15 +170,7 @@ impl Heard {
                     let is_full = matches!(outcome, Err(IpfsError::Full(_)));
                     process.outgrown.extend(cid.filter(|_| is_full));
                 }
-                Event::IpfsCompared { .. }
-                | Event::IpfsLacks { .. }
-                | Event::IpfsProgressed { .. }
-                | Event::Persisted { .. }
-                | Event::Received { .. }
-                | Event::SnapshotReceived { .. }
-                | Event::SnapshotSent { .. }
-                | Event::TimedOut
-                | Event::Unreachable { .. } => {}
+                _ => {}
             }
         }
     }
@@ -203,13 +191,7 @@ impl Heard {
                     let (IpfsAction::Pin { cid, .. } | IpfsAction::Unpin { cid }) = action;
                     process.ops.insert(*op, cid.clone());
                 }
-                Effect::CancelIpfs { .. }
-                | Effect::CompareIpfs { .. }
-                | Effect::DiscardSnapshot { .. }
-                | Effect::Measure
-                | Effect::Persist(_)
-                | Effect::Send { .. }
-                | Effect::SendSnapshot { .. } => {}
+                _ => {}
             }
         }
         if changes_members(step) {
@@ -252,19 +234,7 @@ impl Process {
         let changes = step.writes().filter_map(|op| match op {
             StoreOp::SetPolicy { policy } => Some(policy),
             StoreOp::InstallSnapshot { .. } => Some(&step.peer().disk.written.policy),
-            StoreOp::Append { .. }
-            | StoreOp::Compact { .. }
-            | StoreOp::DeleteLocal { .. }
-            | StoreOp::DeletePin { .. }
-            | StoreOp::Dequeue { .. }
-            | StoreOp::Enqueue { .. }
-            | StoreOp::PutLocal { .. }
-            | StoreOp::PutPin { .. }
-            | StoreOp::PutWindow { .. }
-            | StoreOp::SetApplied { .. }
-            | StoreOp::SetHardState { .. }
-            | StoreOp::SetMembers { .. }
-            | StoreOp::SetReconciling { .. } => None,
+            _ => None,
         });
         for policy in changes {
             let peers = drained(policy);

@@ -57,17 +57,7 @@ impl Wishes {
             Command::Members(MembersWish::Remove { peer }) => {
                 self.removals.insert(peer.clone());
             }
-            Command::Admit { .. }
-            | Command::CreateCredential { .. }
-            | Command::Drain { .. }
-            | Command::EndDrain { .. }
-            | Command::Members(MembersWish::Next | MembersWish::RaiseVersion { .. })
-            | Command::Pin { .. }
-            | Command::Reallocate { .. }
-            | Command::Rebalance { .. }
-            | Command::Release { .. }
-            | Command::RevokeCredential { .. }
-            | Command::Unpin { .. } => {}
+            _ => {}
         }
     }
 

@@ -10,7 +10,6 @@ use cluster_core::{
 use madsim::time::sleep;
 
 use super::restart;
-use crate::checks::Violation;
 use crate::peer::Peer;
 use crate::report::Class;
 use crate::rng::Rng;
@@ -31,7 +30,7 @@ pub(super) async fn inject(world: &Shared, rng: &mut Rng) {
     sleep(rng.up_to(Duration::from_secs(10))).await;
     {
         let mut locked = lock(world);
-        if locked.calm || locked.stopped || !locked.peers[exile].exiled {
+        if locked.is_calm() || !locked.peers[exile].exiled {
             return;
         }
         let members = locked.peers[survivor].disk.written.members.clone();
@@ -66,13 +65,7 @@ fn found_new_cluster(world: &mut World, rng: &mut Rng) -> Option<(usize, Option<
     let (rescue, ops) = recovered.rescue(&me, &survivors, cluster).ok()?;
     disk.rewrite(&ops);
     if let Err(text) = is_sound(&me, &survivors, cluster, newest, &before, &rescue.members) {
-        world.violate(Violation {
-            class: Class::Safety,
-            check: "rescue",
-            at: World::now(),
-            peer: Some(survivor),
-            text,
-        });
+        world.violate(Class::Safety, "rescue", survivor, text);
     }
     let keeps_data = |peer: &usize| *peer != survivor && may_be_exiled(&world.peers[*peer]);
     let candidates: Vec<usize> = (0..size).filter(keeps_data).collect();

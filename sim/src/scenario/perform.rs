@@ -6,12 +6,12 @@ use cluster_core::{Drain, RebalanceChange, Refusal, Request, Timestamp};
 use madsim::runtime::Handle;
 use madsim::time::sleep;
 
-use super::step::{Ask, Change, Outcome, PeerStep, Standing, Step, Who};
+use super::step::{Ask, Change, IpfsStep, Outcome, PeerStep, Standing, Step, Who};
 use crate::checks::convergence;
 use crate::clients::{self, Asked, pin_once, read_once, unpin_once, wish};
 use crate::faults::resume;
 use crate::history::Heard;
-use crate::peer::{cid, default_replicas};
+use crate::peer::{Peer, cid, default_replicas};
 use crate::rng::Rng;
 use crate::world::{Answer, Death, Shared, World, lock};
 
@@ -32,6 +32,11 @@ pub(super) async fn take(world: &Shared, step: Step) -> Result<(), String> {
         } => {
             let (target, at) = (one(world, target)?, one(world, at)?);
             change_members(world, change, target, at, expected).await
+        }
+        Step::AtIpfs(what, who) => {
+            let peers = peers_of(world, who)?;
+            peers.into_iter().for_each(|peer| change_ipfs(world, what, peer));
+            Ok(())
         }
         Step::AtPeers(what, who) => {
             for peer in peers_of(world, who)? {
@@ -102,16 +107,13 @@ fn moved(world: &Shared, content: u64, from: usize) -> Result<(), String> {
 fn balanced(world: &Shared, most: u64) -> Result<(), String> {
     let world = lock(world);
     let pins = world.checks.model().pins();
-    let count = |peer: &crate::peer::Peer| {
+    let count = |peer: &Peer| {
         let own = pins.values().filter(|pin| pin.allocations.contains(&peer.id));
         own.count() as u64
     };
     let counts: Vec<u64> = world.peers.iter().map(count).collect();
-    let capacities: Vec<u64> = world
-        .peers
-        .iter()
-        .map(|peer| peer.ipfs.capacity() >> 30)
-        .collect();
+    let capacities = world.peers.iter().map(|peer| peer.ipfs.capacity() >> 30);
+    let capacities: Vec<u64> = capacities.collect();
     let (copies, capacity): (u64, u64) = (counts.iter().sum(), capacities.iter().sum());
     let is_near = |(count, own): (&u64, &u64)| count.abs_diff(copies * own / capacity) <= most;
     let is_balanced = counts.iter().zip(&capacities).all(is_near);
@@ -131,17 +133,6 @@ fn take_at(world: &Shared, what: PeerStep, peer: usize) -> Result<(), String> {
         PeerStep::Empty => lose_disk(&mut lock(world), peer),
         PeerStep::Fill => lock(world).peers[peer].disk.full = true,
         PeerStep::Free => lock(world).peers[peer].disk.full = false,
-        PeerStep::IpfsDown => set_ipfs(world, peer, false, false),
-        PeerStep::IpfsForgets => {
-            let ipfs = &mut lock(world).peers[peer].ipfs;
-            ipfs.pinned.retain(|cid, _| ipfs.owned.contains(cid));
-        }
-        PeerStep::IpfsRots => {
-            let mut rng = Rng::new(World::now(), "rot");
-            lock(world).peers[peer].ipfs.rot(World::now(), 1000, &mut rng);
-        }
-        PeerStep::IpfsFull => set_ipfs(world, peer, true, true),
-        PeerStep::IpfsUp => set_ipfs(world, peer, true, false),
         PeerStep::Isolate => lock(world).net.cut_off(peer, true),
         PeerStep::Kill => lock(world).crash(peer, Death::Kill),
         PeerStep::Leads => {
@@ -170,9 +161,18 @@ fn take_at(world: &Shared, what: PeerStep, peer: usize) -> Result<(), String> {
     Ok(())
 }
 
-fn set_ipfs(world: &Shared, peer: usize, up: bool, full: bool) {
+fn change_ipfs(world: &Shared, what: IpfsStep, peer: usize) {
     let ipfs = &mut lock(world).peers[peer].ipfs;
-    (ipfs.up, ipfs.full) = (up, full);
+    match what {
+        IpfsStep::Down => (ipfs.up, ipfs.full) = (false, false),
+        IpfsStep::Up => (ipfs.up, ipfs.full) = (true, false),
+        IpfsStep::Full => (ipfs.up, ipfs.full) = (true, true),
+        IpfsStep::Forgets => ipfs.pinned.retain(|cid, _| ipfs.owned.contains(cid)),
+        IpfsStep::Rots => {
+            let mut rng = Rng::new(World::now(), "rot");
+            ipfs.rot(World::now(), 1000, &mut rng);
+        }
+    }
 }
 
 fn lose_disk(world: &mut World, peer: usize) {
@@ -185,11 +185,11 @@ async fn ask(world: &Shared, what: Ask, content: u64, peer: usize, expected: Out
     let content = cid(content);
     let heard = match what {
         Ask::Pin => {
-            let count = lock(world).history.operations.len();
-            let options = wish(
-                format!("scenario-{count}"),
-                default_replicas(&lock(world).options),
-            );
+            let options = {
+                let world = lock(world);
+                let name = format!("scenario-{}", world.history.operations.len());
+                wish(name, default_replicas(&world.options))
+            };
             pin_once(world, 1, peer, (content, None), options, patience).await
         }
         Ask::Unpin => unpin_once(world, 1, peer, (content, None), patience).await,
@@ -276,10 +276,7 @@ async fn wait_for(world: &Shared, what: &str, holds: impl Fn(&World) -> bool) ->
 }
 
 fn ready_leader(world: &World) -> Option<usize> {
-    world
-        .peers
-        .iter()
-        .position(|peer| peer.node.as_ref().is_some_and(|node| node.view().is_leader()))
+    world.peers.iter().position(Peer::is_ready_leader)
 }
 
 fn one(world: &Shared, who: Who) -> Result<usize, String> {

@@ -4,6 +4,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use clap::ValueEnum;
+
 /// Maximum time that one step lets pass: ten times what any scenario needs.
 const RUN_MAX_SECONDS: u64 = 600;
 
@@ -26,6 +28,7 @@ pub(super) enum Step {
         at: Who,
         expected: Outcome,
     },
+    AtIpfs(IpfsStep, Who),
     AtPeers(PeerStep, Who),
     Heal,
     Holds {
@@ -61,7 +64,7 @@ pub(super) enum Who {
 }
 
 /// A client's request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Ask {
     Pin,
     Read,
@@ -69,18 +72,20 @@ pub(super) enum Ask {
 }
 
 /// A client's answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Outcome {
     Any,
     Found,
+    #[value(name = "none")]
     Missing,
+    #[value(name = "ok")]
     Done,
     Refused,
     Unknown,
 }
 
 /// Requested change of a peer's part in the cluster.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Change {
     Add,
     Drain,
@@ -89,26 +94,31 @@ pub(super) enum Change {
 }
 
 /// Membership status of a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Standing {
-    Gone,
     Member,
     Voter,
+    Gone,
+}
+
+/// Change of a peer's IPFS node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum IpfsStep {
+    Down,
+    Up,
+    Full,
+    Forgets,
+    Rots,
 }
 
 /// Action on a peer, or assertion about it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum PeerStep {
     Break,
     Cut,
     Empty,
     Fill,
     Free,
-    IpfsDown,
-    IpfsForgets,
-    IpfsRots,
-    IpfsFull,
-    IpfsUp,
     Isolate,
     Kill,
     Leads,
@@ -120,16 +130,17 @@ pub(super) enum PeerStep {
     Upgrade,
 }
 
-impl Change {
-    fn parse(word: &str) -> Self {
-        match word {
-            "add" => Self::Add,
-            "drain" => Self::Drain,
-            "undrain" => Self::Undrain,
-            _ => Self::Remove,
-        }
-    }
-}
+/// Answers to a change.
+const CHANGED: &[Outcome] = &[Outcome::Done, Outcome::Refused, Outcome::Unknown, Outcome::Any];
+
+/// Answers to a read.
+const READ: &[Outcome] = &[
+    Outcome::Found,
+    Outcome::Missing,
+    Outcome::Refused,
+    Outcome::Unknown,
+    Outcome::Any,
+];
 
 impl Step {
     /// Parses a line, in a cluster of `size` peers.
@@ -145,7 +156,11 @@ impl Step {
         Ok(match words[..] {
             ["wait", "leader"] => Self::WaitLeader,
             ["wait", "version", wanted] => Self::WaitVersion(version(wanted)?),
-            ["wait", standing, who] => Self::WaitStanding(Standing::parse(standing)?, one(who)?),
+            ["wait", standing, who] => {
+                let standing = parse(standing, Standing::value_variants());
+                let standing = standing.map_err(|why| format!("{why}, leader, version"))?;
+                Self::WaitStanding(standing, one(who)?)
+            }
             ["settle"] => Self::Settle,
             ["heal"] => Self::Heal,
             ["run", seconds] => {
@@ -154,7 +169,10 @@ impl Step {
             }
             ["voters", wanted] => Self::Voters(voters(wanted)?),
             ["version", wanted] => Self::Version(version(wanted)?),
-            ["ipfs", what, who] => Self::AtPeers(PeerStep::parse_ipfs(what)?, Who::parse(who, size)?),
+            ["ipfs", what, who] => {
+                let what = parse(what, IpfsStep::value_variants())?;
+                Self::AtIpfs(what, Who::parse(who, size)?)
+            }
             [what @ ("holds" | "lacks"), number, who] => Self::Holds {
                 content: content(number)?,
                 who: one(who)?,
@@ -164,34 +182,29 @@ impl Step {
                 content: content(number)?,
                 from: one(who)?,
             },
-            [what @ ("pin" | "unpin" | "read"), number, "at", at, expected] => {
-                let (what, outcomes) = Ask::parse(what);
-                Self::Ask {
-                    what,
-                    content: content(number)?,
+            [what, number, "at", at, expected] if let Ok(what) = Ask::from_str(what, false) => Self::Ask {
+                what,
+                content: content(number)?,
+                at: one(at)?,
+                expected: parse(expected, if what == Ask::Read { READ } else { CHANGED })?,
+            },
+            [what, target, "at", at, expected] if let Ok(change) = Change::from_str(what, false) => {
+                Self::ChangeMembers {
+                    change,
+                    target: one(target)?,
                     at: one(at)?,
-                    expected: Outcome::parse(expected, outcomes)?,
+                    expected: parse(expected, CHANGED)?,
                 }
             }
-            [
-                what @ ("add" | "drain" | "remove" | "undrain"),
-                target,
-                "at",
-                at,
-                expected,
-            ] => Self::ChangeMembers {
-                change: Change::parse(what),
-                target: one(target)?,
-                at: one(at)?,
-                expected: Outcome::parse(expected, &["ok", "refused", "unknown", "any"])?,
-            },
             ["balanced", most] => Self::Balanced(number(most, "a number of copies", 0..=CONTENT_MAX)?),
             ["rebalance", "at", at, expected] => Self::Rebalance {
                 at: one(at)?,
-                expected: Outcome::parse(expected, &["ok", "refused", "unknown", "any"])?,
+                expected: parse(expected, CHANGED)?,
             },
-            [what, who] if what != "set" => Self::AtPeers(PeerStep::parse(what)?, Who::parse(who, size)?),
             ["set", ..] => return Err("options are set before any step".to_owned()),
+            [what, who] if let Ok(what) = PeerStep::from_str(what, false) => {
+                Self::AtPeers(what, Who::parse(who, size)?)
+            }
             _ => return Err("there is no such step".to_owned()),
         })
     }
@@ -216,75 +229,19 @@ impl Who {
     }
 }
 
-impl Ask {
-    /// Parses a request and the accepted answer.
-    fn parse(word: &str) -> (Self, &'static [&'static str]) {
-        match word {
-            "pin" => (Self::Pin, &["ok", "refused", "unknown", "any"]),
-            "unpin" => (Self::Unpin, &["ok", "refused", "unknown", "any"]),
-            _ => (Self::Read, &["found", "none", "refused", "unknown", "any"]),
-        }
-    }
+/// Parses a word as one of the `possible` values.
+fn parse<T: ValueEnum>(word: &str, possible: &[T]) -> Result<T, String> {
+    let value = possible.iter().find(|value| name(*value) == word);
+    value.cloned().ok_or_else(|| {
+        let names: Vec<String> = possible.iter().map(name).collect();
+        unknown(word, &names.iter().map(String::as_str).collect::<Vec<_>>())
+    })
 }
 
-impl Outcome {
-    fn parse(word: &str, possible: &[&str]) -> Result<Self, String> {
-        if !possible.contains(&word) {
-            return Err(unknown(word, possible));
-        }
-        Ok(match word {
-            "found" => Self::Found,
-            "none" => Self::Missing,
-            "ok" => Self::Done,
-            "refused" => Self::Refused,
-            "unknown" => Self::Unknown,
-            _ => Self::Any,
-        })
-    }
-}
-
-impl Standing {
-    fn parse(word: &str) -> Result<Self, String> {
-        match word {
-            "gone" => Ok(Self::Gone),
-            "member" => Ok(Self::Member),
-            "voter" => Ok(Self::Voter),
-            _ => Err(unknown(word, &["leader", "version", "member", "voter", "gone"])),
-        }
-    }
-}
-
-impl PeerStep {
-    fn parse(word: &str) -> Result<Self, String> {
-        Ok(match word {
-            "break" => Self::Break,
-            "cut" => Self::Cut,
-            "empty" => Self::Empty,
-            "fill" => Self::Fill,
-            "free" => Self::Free,
-            "isolate" => Self::Isolate,
-            "kill" => Self::Kill,
-            "leads" => Self::Leads,
-            "pause" => Self::Pause,
-            "remember" => Self::Remember,
-            "resume" => Self::Resume,
-            "rot" => Self::Rot,
-            "start" => Self::Start,
-            "upgrade" => Self::Upgrade,
-            _ => return Err(format!("{word:?}: there is no such step")),
-        })
-    }
-
-    fn parse_ipfs(word: &str) -> Result<Self, String> {
-        match word {
-            "down" => Ok(Self::IpfsDown),
-            "forgets" => Ok(Self::IpfsForgets),
-            "rots" => Ok(Self::IpfsRots),
-            "full" => Ok(Self::IpfsFull),
-            "up" => Ok(Self::IpfsUp),
-            _ => Err(unknown(word, &["down", "up", "full", "forgets", "rots"])),
-        }
-    }
+/// Returns the word for a value.
+fn name<T: ValueEnum>(value: &T) -> String {
+    let value = value.to_possible_value().expect("no value is skipped");
+    value.get_name().to_owned()
 }
 
 fn unknown(word: &str, known: &[&str]) -> String {
