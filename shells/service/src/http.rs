@@ -38,7 +38,6 @@ mod token;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,7 +61,7 @@ pub struct Observed {
     pub events: EventLog,
 }
 
-/// Settings of the REST API, or of the pinning service API. The defaults are the Go peer's.
+/// Settings of the REST API, or of the pinning service API.
 #[derive(Clone)]
 pub struct HttpConfig {
     /// Addresses to listen on. Port 0 picks a free one.
@@ -85,23 +84,6 @@ pub struct HttpConfig {
     pub tls: Option<Tls>,
     /// Access log file; if absent, requests go to the peer's log at level debug.
     pub log_file: Option<PathBuf>,
-}
-
-impl Default for HttpConfig {
-    fn default() -> Self {
-        Self {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 9094)).into()],
-            credentials: None,
-            require_credentials: false,
-            headers: BTreeMap::new(),
-            cors: CorsConfig::default(),
-            read_header_timeout: Duration::from_secs(5),
-            idle_timeout: Duration::from_secs(120),
-            max_header_bytes: 4096,
-            tls: None,
-            log_file: None,
-        }
-    }
 }
 
 impl fmt::Debug for HttpConfig {
@@ -130,23 +112,4 @@ pub struct CorsConfig {
     pub credentials: bool,
     /// Time for which a browser may cache a preflight answer.
     pub max_age: Duration,
-}
-
-impl Default for CorsConfig {
-    fn default() -> Self {
-        let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        Self {
-            origins: list(&["*"]),
-            methods: list(&["GET"]),
-            headers: Vec::new(),
-            exposed: list(&[
-                "Content-Type",
-                "X-Stream-Output",
-                "X-Chunked-Output",
-                "X-Content-Length",
-            ]),
-            credentials: true,
-            max_age: Duration::ZERO,
-        }
-    }
 }

@@ -3,6 +3,7 @@
 use axum::body::Body;
 use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, TRAILER, WARNING};
 use axum::http::{Response, StatusCode};
+use axum::response::IntoResponse;
 use bytes::Bytes;
 use cluster_core::{CredentialError, DrainError, Refusal};
 use cluster_http::json;
@@ -20,6 +21,23 @@ use crate::cluster::Error;
 const PAGES_AT_ONCE: usize = 2;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Name of the trailer with the error that ended a stream.
+const STREAM_ERROR: HeaderValue = HeaderValue::from_static("X-Stream-Error");
+
+/// Answer of a handler; an error is answered as by [`failed`].
+pub(super) type Answer = Result<Response<Body>, Error>;
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response<Body> {
+        failed(&self)
+    }
+}
+
+/// Returns the error for a request that cannot be parsed.
+pub(super) fn invalid(why: impl ToString) -> Error {
+    Error::Invalid(why.to_string())
+}
 
 /// Returns an error response with a JSON body.
 pub(super) fn error(status: StatusCode, message: impl Into<String>) -> Response<Body> {
@@ -90,10 +108,7 @@ pub(super) fn of_bytes(body: Bytes) -> Response<Body> {
 
 /// Returns the value as JSON, or the error response.
 pub(super) fn result<T: Serialize>(outcome: Result<T, Error>) -> Response<Body> {
-    match outcome {
-        Ok(value) => json(&value),
-        Err(failure) => failed(&failure),
-    }
+    outcome.map(|value| json(&value)).into_response()
 }
 
 /// Returns an empty response, 204 No Content.
@@ -130,18 +145,13 @@ pub(super) async fn lines<T: Serialize + Send + 'static>(
             })
         })
     });
-    let mut pages = Box::pin(
-        written
-            .buffered(PAGES_AT_ONCE)
-            .map(|page| page.unwrap_or(Err(Error::Closed))),
-    );
+    let written = written.buffered(PAGES_AT_ONCE);
+    let mut pages = Box::pin(written.map(|page| page.unwrap_or(Err(Error::Closed))));
     loop {
         match pages.next().await {
             None => {
                 let mut response = no_content();
-                response
-                    .headers_mut()
-                    .insert(TRAILER, HeaderValue::from_static("X-Stream-Error"));
+                response.headers_mut().insert(TRAILER, STREAM_ERROR);
                 return response;
             }
             Some(Err(failure)) => return failed(&failure),
@@ -201,6 +211,6 @@ pub(super) fn streamed(pieces: impl Stream<Item = Result<Bytes, String>> + Send 
     let mut response = Response::new(Body::new(StreamBody::new(end_at_trailer(frames))));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, JSON);
-    headers.insert(TRAILER, HeaderValue::from_static("X-Stream-Error"));
+    headers.insert(TRAILER, STREAM_ERROR);
     response
 }

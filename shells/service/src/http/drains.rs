@@ -6,8 +6,8 @@ use axum::http::Response;
 use cluster_core::PeerId;
 use serde::Deserialize;
 
-use super::answer;
-use crate::cluster::{Cluster, DrainWish};
+use super::answer::{self, Answer, invalid};
+use crate::cluster::{Cluster, DrainWish, Error};
 
 /// Parameters of `POST /drains/{peer}`.
 #[derive(Debug, Default, Deserialize)]
@@ -21,39 +21,27 @@ pub(super) async fn list(State(cluster): State<Cluster>) -> Response<Body> {
     answer::result(cluster.drains().await)
 }
 
-pub(super) async fn show(State(cluster): State<Cluster>, Path(peer): Path<String>) -> Response<Body> {
-    match parse(&peer) {
-        Ok(peer) => answer::result(cluster.drain_of(&peer).await),
-        Err(refusal) => *refusal,
-    }
+pub(super) async fn show(State(cluster): State<Cluster>, Path(peer): Path<String>) -> Answer {
+    Ok(answer::json(&cluster.drain_of(&parse(&peer)?).await?))
 }
 
 pub(super) async fn start(
     State(cluster): State<Cluster>,
     Path(peer): Path<String>,
     wish: Result<Query<Wish>, axum::extract::rejection::QueryRejection>,
-) -> Response<Body> {
-    let wish = match wish {
-        Ok(Query(wish)) => DrainWish {
-            moves_max: wish.moves,
-            force: wish.force,
-        },
-        Err(rejection) => return answer::bad_request(rejection.body_text()),
+) -> Answer {
+    let Query(wish) = wish.map_err(|rejection| invalid(rejection.body_text()))?;
+    let wish = DrainWish {
+        moves_max: wish.moves,
+        force: wish.force,
     };
-    match parse(&peer) {
-        Ok(peer) => answer::result(cluster.start_drain(&peer, wish).await),
-        Err(refusal) => *refusal,
-    }
+    Ok(answer::json(&cluster.start_drain(&parse(&peer)?, wish).await?))
 }
 
-pub(super) async fn end(State(cluster): State<Cluster>, Path(peer): Path<String>) -> Response<Body> {
-    match parse(&peer) {
-        Ok(peer) => answer::result(cluster.end_drain(&peer).await),
-        Err(refusal) => *refusal,
-    }
+pub(super) async fn end(State(cluster): State<Cluster>, Path(peer): Path<String>) -> Answer {
+    Ok(answer::json(&cluster.end_drain(&parse(&peer)?).await?))
 }
 
-fn parse(peer: &str) -> Result<PeerId, Box<Response<Body>>> {
-    peer.parse()
-        .map_err(|_| Box::new(answer::bad_request("error decoding Peer ID")))
+fn parse(peer: &str) -> Result<PeerId, Error> {
+    peer.parse().map_err(|_| invalid("error decoding Peer ID"))
 }

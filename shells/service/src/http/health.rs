@@ -6,6 +6,7 @@ use axum::extract::{Path, RawQuery, State};
 use axum::http::{Response, StatusCode};
 use cluster_api::Query;
 
+use super::answer::{Answer, invalid};
 use super::{Observed, answer};
 use crate::cluster::Cluster;
 
@@ -46,11 +47,10 @@ pub(super) async fn metrics(State(cluster): State<Cluster>, Path(name): Path<Str
     answer::result(cluster.metrics(&name).await)
 }
 
-pub(super) async fn repo_gc(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
+pub(super) async fn repo_gc(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Answer {
     let query = Query::parse(query.as_deref().unwrap_or_default());
-    match query.bool("local", false) {
-        Ok(true) => answer::json(&cluster.repo_gc_local().await),
-        Ok(false) => answer::result(cluster.repo_gc().await),
-        Err(error) => answer::bad_request(error),
-    }
+    Ok(match query.bool("local", false).map_err(invalid)? {
+        true => answer::json(&cluster.repo_gc_local().await),
+        false => answer::json(&cluster.repo_gc().await?),
+    })
 }

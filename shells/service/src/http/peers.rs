@@ -7,7 +7,8 @@ use cluster_api::{PeerAdd, Version};
 use cluster_core::PeerId;
 use futures::StreamExt;
 
-use super::{answer, json_body};
+use super::answer::{self, Answer, invalid};
+use super::json_body;
 use crate::cluster::Cluster;
 
 pub(super) async fn id(State(cluster): State<Cluster>) -> Response<Body> {
@@ -20,11 +21,9 @@ pub(super) async fn version(State(cluster): State<Cluster>) -> Response<Body> {
     })
 }
 
-pub(super) async fn list(State(cluster): State<Cluster>) -> Response<Body> {
-    match cluster.peers().await {
-        Ok(peers) => answer::lines(peers.map(|peer| Ok(vec![peer]))).await,
-        Err(failure) => answer::failed(&failure),
-    }
+pub(super) async fn list(State(cluster): State<Cluster>) -> Answer {
+    let peers = cluster.peers().await?;
+    Ok(answer::lines(peers.map(|peer| Ok(vec![peer]))).await)
 }
 
 pub(super) async fn add(State(cluster): State<Cluster>, body: Body) -> Response<Body> {
@@ -65,15 +64,11 @@ fn parse_peer(asked: &PeerAdd) -> Result<(PeerId, Vec<String>), &'static str> {
 pub(super) async fn remove(
     State(cluster): State<Cluster>,
     peer: Result<Path<String>, axum::extract::rejection::PathRejection>,
-) -> Response<Body> {
+) -> Answer {
     let decoded = peer.ok().and_then(|Path(peer)| peer.parse::<PeerId>().ok());
-    let Some(peer) = decoded else {
-        return answer::bad_request("error decoding Peer ID");
-    };
-    match cluster.remove_peer(&peer).await {
-        Ok(()) => answer::no_content(),
-        Err(failure) => answer::failed(&failure),
-    }
+    let peer = decoded.ok_or_else(|| invalid("error decoding Peer ID"))?;
+    cluster.remove_peer(&peer).await?;
+    Ok(answer::no_content())
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{DefaultBodyLimit, Path, RawQuery};
 use axum::http::{Response, StatusCode};
+use axum::response::IntoResponse;
 use cluster_api::{GlobalPinInfo, PinOptions};
 use cluster_core::{Cid, Scope};
 use tokio::time::{Instant, timeout_at};
@@ -40,6 +41,8 @@ const PINNED_WAIT: Duration = Duration::from_millis(200);
 
 /// Interval of looking.
 const POLL: Duration = Duration::from_millis(20);
+
+type Answer = Result<Response<Body>, Failure>;
 
 /// Builds the router of `/pins` and `/pins/{requestid}`. `auth` issues JWTs to configured users.
 pub(super) fn router(cluster: Cluster, auth: Arc<Auth>) -> Router {
@@ -72,11 +75,7 @@ fn routes(auth: Arc<Auth>) -> Routes {
 
 /// Returns an error response in the shape of the specification.
 pub(super) fn error(status: StatusCode, details: &str) -> Response<Body> {
-    Failure::new(status, details).response()
-}
-
-fn respond(outcome: Result<Response<Body>, Failure>) -> Response<Body> {
-    outcome.unwrap_or_else(|failure| failure.response())
+    Failure::new(status, details).into_response()
 }
 
 fn accepted(status: &PinStatus) -> Response<Body> {
@@ -85,59 +84,44 @@ fn accepted(status: &PinStatus) -> Response<Body> {
     response
 }
 
-async fn list(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Response<Body> {
-    let listed = async {
-        let asked = list::Asked::parse(query.as_deref().unwrap_or_default())?;
-        Ok(answer::json(&list::list(&cluster, asked).await?))
-    };
-    respond(listed.await)
+async fn list(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Answer {
+    let asked = list::Asked::parse(query.as_deref().unwrap_or_default())?;
+    Ok(answer::json(&list::list(&cluster, asked).await?))
 }
 
-async fn add(Acting(cluster): Acting, body: Bytes) -> Response<Body> {
-    let added = async {
-        let (cid, options) = parse(&body)?;
-        Ok(accepted(&pin(&cluster, cid, options).await?))
-    };
-    respond(added.await)
+async fn add(Acting(cluster): Acting, body: Bytes) -> Answer {
+    let (cid, options) = parse(&body)?;
+    Ok(accepted(&pin(&cluster, cid, options).await?))
 }
 
-async fn status(Acting(cluster): Acting, Path(id): Path<String>) -> Response<Body> {
-    let found = async {
-        let id = find(&cluster, &id).await?;
-        let status = cluster.status(id.cid.clone()).await?;
-        // It may have been replaced since.
-        id.check(&status)?;
-        Ok(answer::json(&PinStatus::new(&status)))
-    };
-    respond(found.await)
+async fn status(Acting(cluster): Acting, Path(id): Path<String>) -> Answer {
+    let id = find(&cluster, &id).await?;
+    let status = cluster.status(id.cid.clone()).await?;
+    // It may have been replaced since.
+    id.check(&status)?;
+    Ok(answer::json(&PinStatus::new(&status)))
 }
 
-async fn replace(Acting(cluster): Acting, Path(id): Path<String>, body: Bytes) -> Response<Body> {
-    let replaced = async {
-        let old = find(&cluster, &id).await?.cid;
-        let (cid, mut options) = parse(&body)?;
-        if cid != old {
-            // As in the Go peer: the same holders, which have most of the blocks.
-            options.pin_update = Some(old.to_string());
-        }
-        let status = pin(&cluster, cid.clone(), options).await?;
-        if cid != old {
-            cluster.unpin(old).await?;
-        }
-        Ok(accepted(&status))
-    };
-    respond(replaced.await)
+async fn replace(Acting(cluster): Acting, Path(id): Path<String>, body: Bytes) -> Answer {
+    let old = find(&cluster, &id).await?.cid;
+    let (cid, mut options) = parse(&body)?;
+    if cid != old {
+        // As in the Go peer: the same holders, which have most of the blocks.
+        options.pin_update = Some(old.to_string());
+    }
+    let status = pin(&cluster, cid.clone(), options).await?;
+    if cid != old {
+        cluster.unpin(old).await?;
+    }
+    Ok(accepted(&status))
 }
 
-async fn remove(Acting(cluster): Acting, Path(id): Path<String>) -> Response<Body> {
-    let removed = async {
-        let id = find(&cluster, &id).await?;
-        cluster.unpin(id.cid).await?;
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::ACCEPTED;
-        Ok(response)
-    };
-    respond(removed.await)
+async fn remove(Acting(cluster): Acting, Path(id): Path<String>) -> Answer {
+    let id = find(&cluster, &id).await?;
+    cluster.unpin(id.cid).await?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::ACCEPTED;
+    Ok(response)
 }
 
 /// Parses the body of a request for a pin.

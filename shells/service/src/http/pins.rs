@@ -4,12 +4,13 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery};
 use axum::http::{HeaderName, HeaderValue, Response, Uri};
+use axum::response::IntoResponse;
 use cluster_api::{CreatedPin, OldPin, Pin, PinOptions, PinTypeFilter, Query, StatusFilter, Time};
 use cluster_core::Cid;
 use cluster_ipfs::unixfs::Name;
 use futures::stream::{self, StreamExt};
 
-use super::answer;
+use super::answer::{self, Answer, invalid};
 use super::auth::Acting;
 use super::pin_query::{PAGE_MAX, PinQuery};
 use crate::cluster::search::{Order, Position};
@@ -22,11 +23,6 @@ const CIDS_MAX: usize = 256;
 const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
 
 type Hash = Result<Path<String>, PathRejection>;
-
-/// Returns the error for a request that cannot be parsed.
-fn invalid(why: impl ToString) -> Error {
-    Error::Invalid(why.to_string())
-}
 
 fn parse(query: Option<String>) -> Query {
     Query::parse(query.as_deref().unwrap_or_default())
@@ -55,49 +51,29 @@ pub(super) async fn not_a_cid() -> Response<Body> {
     answer::result(decode("recover").map(|_| ()))
 }
 
-pub(super) async fn pin(Acting(cluster): Acting, hash: Hash, RawQuery(query): RawQuery) -> Response<Body> {
-    let asked = cid(hash).and_then(|cid| Ok((cid, options(&parse(query))?)));
-    match asked {
-        Ok((cid, options)) => created(cluster.pin(cid, &options).await),
-        Err(failure) => answer::failed(&failure),
-    }
+pub(super) async fn pin(Acting(cluster): Acting, hash: Hash, RawQuery(query): RawQuery) -> Answer {
+    let (cid, options) = (cid(hash)?, options(&parse(query))?);
+    Ok(created(&cluster.pin(cid, &options).await?))
 }
 
-fn created(outcome: Result<Pin, Error>) -> Response<Body> {
-    match outcome {
-        Ok(pin) => answer::json(&CreatedPin::from(&pin)),
-        Err(failure) => answer::failed(&failure),
-    }
+fn created(pin: &Pin) -> Response<Body> {
+    answer::json(&CreatedPin::from(pin))
 }
 
-pub(super) async fn unpin(Acting(cluster): Acting, hash: Hash) -> Response<Body> {
-    match cid(hash) {
-        Ok(cid) => answer::result(cluster.unpin(cid).await),
-        Err(failure) => answer::failed(&failure),
-    }
+pub(super) async fn unpin(Acting(cluster): Acting, hash: Hash) -> Answer {
+    Ok(answer::json(&cluster.unpin(cid(hash)?).await?))
 }
 
-pub(super) async fn pin_path(Acting(cluster): Acting, uri: Uri, RawQuery(query): RawQuery) -> Response<Body> {
-    let asked = path(&uri).and_then(|path| Ok((path, options(&parse(query))?)));
-    let (path, options) = match asked {
-        Ok(asked) => asked,
-        Err(failure) => return answer::failed(&failure),
-    };
-    match Box::pin(cluster.resolve(&path)).await {
-        Ok(cid) => created(cluster.pin(cid, &options).await),
-        Err(failure) => answer::failed(&failure),
-    }
+pub(super) async fn pin_path(Acting(cluster): Acting, uri: Uri, RawQuery(query): RawQuery) -> Answer {
+    let (path, options) = (path(&uri)?, options(&parse(query))?);
+    let cid = Box::pin(cluster.resolve(&path)).await?;
+    Ok(created(&cluster.pin(cid, &options).await?))
 }
 
-pub(super) async fn unpin_path(Acting(cluster): Acting, uri: Uri) -> Response<Body> {
-    let path = match path(&uri) {
-        Ok(path) => path,
-        Err(failure) => return answer::failed(&failure),
-    };
-    match Box::pin(cluster.resolve(&path)).await {
-        Ok(cid) => answer::result(cluster.unpin(cid).await),
-        Err(failure) => answer::failed(&failure),
-    }
+pub(super) async fn unpin_path(Acting(cluster): Acting, uri: Uri) -> Answer {
+    let path = path(&uri)?;
+    let cid = Box::pin(cluster.resolve(&path)).await?;
+    Ok(answer::json(&cluster.unpin(cid).await?))
 }
 
 /// Returns the IPFS path after `/pins`.
@@ -124,89 +100,48 @@ fn path(uri: &Uri) -> Result<Name, Error> {
 
 /// Answers a read of the pinset: with `consistent=true` up to date, otherwise with a warning header if the
 /// local copy may be stale.
-async fn read(
-    cluster: &Cluster,
-    query: &Query,
-    answer: impl Future<Output = Response<Body>>,
-) -> Response<Body> {
-    let consistent = match query.bool("consistent", false) {
-        Ok(consistent) => consistent,
-        Err(error) => return answer::bad_request(error),
-    };
-    match cluster.prepare_read(consistent).await {
-        Ok(None) => answer.await,
-        Ok(Some(why)) => answer::with_warning(answer.await, why),
-        Err(failure) => answer::failed(&failure),
-    }
+async fn read(cluster: &Cluster, query: &Query, answer: impl Future<Output = Answer>) -> Answer {
+    let consistent = query.bool("consistent", false).map_err(invalid)?;
+    let warning = cluster.prepare_read(consistent).await?;
+    // An error may be stale too.
+    let response = answer.await.into_response();
+    Ok(match warning {
+        Some(why) => answer::with_warning(response, why),
+        None => response,
+    })
 }
 
-pub(super) async fn status(Acting(cluster): Acting, hash: Hash, RawQuery(query): RawQuery) -> Response<Body> {
+pub(super) async fn status(Acting(cluster): Acting, hash: Hash, RawQuery(query): RawQuery) -> Answer {
     let query = parse(query);
-    let asked = cid(hash).and_then(|cid| Ok((cid, local(&query)?)));
     let response = async {
-        match asked {
-            Ok((cid, true)) => answer::result(cluster.status_local(cid).await),
-            Ok((cid, false)) => answer::result(cluster.status(cid).await),
-            Err(failure) => answer::failed(&failure),
-        }
+        Ok(match (cid(hash)?, local(&query)?) {
+            (cid, true) => answer::json(&cluster.status_local(cid).await?),
+            (cid, false) => answer::json(&cluster.status(cid).await?),
+        })
     };
     read(&cluster, &query, response).await
 }
 
 /// Syncs one CID (a route of Go ipfs-cluster 0.0.12).
-pub(super) async fn sync(Acting(cluster): Acting, hash: Hash, RawQuery(query): RawQuery) -> Response<Body> {
-    match cid(hash).and_then(|cid| Ok((cid, local(&parse(query))?))) {
-        Ok((cid, local)) => answer::result(cluster.sync(cid, local).await),
-        Err(failure) => answer::failed(&failure),
-    }
+pub(super) async fn sync(Acting(cluster): Acting, hash: Hash, RawQuery(query): RawQuery) -> Answer {
+    let (cid, local) = (cid(hash)?, local(&parse(query))?);
+    Ok(answer::json(&cluster.sync(cid, local).await?))
 }
 
 /// Syncs all CIDs (a route of Go ipfs-cluster 0.0.12).
-pub(super) async fn sync_all(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Response<Body> {
-    let rows = match local(&parse(query)) {
-        Ok(local) => cluster.sync_all(local).await,
-        Err(failure) => return answer::failed(&failure),
-    };
-    match rows {
-        Ok(rows) => answer::lines(rows).await,
-        Err(failure) => answer::failed(&failure),
-    }
+pub(super) async fn sync_all(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Answer {
+    let local = local(&parse(query))?;
+    Ok(answer::lines(cluster.sync_all(local).await?).await)
 }
 
-pub(super) async fn recover(
-    Acting(cluster): Acting,
-    hash: Hash,
-    RawQuery(query): RawQuery,
-) -> Response<Body> {
-    match cid(hash).and_then(|cid| Ok((cid, local(&parse(query))?))) {
-        Ok((cid, local)) => answer::result(cluster.recover(cid, local).await),
-        Err(failure) => answer::failed(&failure),
-    }
+pub(super) async fn recover(Acting(cluster): Acting, hash: Hash, RawQuery(query): RawQuery) -> Answer {
+    let (cid, local) = (cid(hash)?, local(&parse(query))?);
+    Ok(answer::json(&cluster.recover(cid, local).await?))
 }
 
-pub(super) async fn recover_all(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Response<Body> {
-    let rows = match local(&parse(query)) {
-        Ok(local) => cluster.recover_all(local).await,
-        Err(failure) => return answer::failed(&failure),
-    };
-    match rows {
-        Ok(rows) => answer::lines(rows).await,
-        Err(failure) => answer::failed(&failure),
-    }
-}
-
-/// Statuses that a listing asks for.
-enum Statuses {
-    /// Of all CIDs.
-    All { filter: StatusFilter, local: bool },
-    /// Of these CIDs.
-    Of {
-        cids: Vec<Cid>,
-        filter: StatusFilter,
-        local: bool,
-    },
-    /// Of pins with fewer confirmed copies than they need.
-    UnderReplicated,
+pub(super) async fn recover_all(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Answer {
+    let local = local(&parse(query))?;
+    Ok(answer::lines(cluster.recover_all(local).await?).await)
 }
 
 /// Returns whether only under-replicated pins are asked for.
@@ -231,34 +166,24 @@ fn under_replicated(query: &Query) -> Result<bool, Error> {
     }
 }
 
-pub(super) async fn status_all(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Response<Body> {
+pub(super) async fn status_all(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Answer {
     let query = parse(query);
-    let asked = local(&query).and_then(|local| {
+    let response = async {
+        let local = local(&query)?;
         if under_replicated(&query)? {
-            return Ok(Statuses::UnderReplicated);
+            return Ok(answer::lines(cluster.under_replicated().await?).await);
         }
         let filter = StatusFilter::parse(query.get("filter").unwrap_or_default());
         let filter = filter.ok_or_else(|| {
             let names = StatusFilter::names().join(", ");
             invalid(format!("invalid filter value: use one or more of {names}"))
         })?;
-        Ok(match cids(&query)? {
-            Some(cids) => Statuses::Of { cids, filter, local },
-            None => Statuses::All { filter, local },
-        })
-    });
-    let response = async {
-        let rows = match asked {
-            Ok(Statuses::Of { cids, filter, local }) => Ok(cluster.status_of(cids, filter, local)),
-            Ok(Statuses::All { filter, local: true }) => cluster.status_all_local(filter).await,
-            Ok(Statuses::All { filter, local: false }) => cluster.status_all(filter).await,
-            Ok(Statuses::UnderReplicated) => cluster.under_replicated().await,
-            Err(failure) => return answer::failed(&failure),
+        let rows = match cids(&query)? {
+            Some(cids) => cluster.status_of(cids, filter, local),
+            None if local => cluster.status_all_local(filter).await?,
+            None => cluster.status_all(filter).await?,
         };
-        match rows {
-            Ok(rows) => answer::lines(rows).await,
-            Err(failure) => answer::failed(&failure),
-        }
+        Ok(answer::lines(rows).await)
     };
     read(&cluster, &query, response).await
 }
@@ -280,62 +205,43 @@ fn cids(query: &Query) -> Result<Option<Vec<Cid>>, Error> {
     Ok(Some(cids))
 }
 
-pub(super) async fn allocations(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Response<Body> {
+pub(super) async fn allocations(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Answer {
     let query = parse(query);
     let response = async {
-        let whole = match query.bool("whole", false) {
-            Ok(whole) => whole,
-            Err(error) => return answer::bad_request(error),
-        };
-        match under_replicated(&query) {
-            Ok(false) => {}
-            Ok(true) => {
-                return match cluster.under_replicated_pins(whole).await {
-                    Ok(pins) => answer::lines(pins).await,
-                    Err(failure) => answer::failed(&failure),
-                };
-            }
-            Err(failure) => return answer::failed(&failure),
+        let whole = query.bool("whole", false).map_err(invalid)?;
+        if under_replicated(&query)? {
+            return Ok(answer::lines(cluster.under_replicated_pins(whole).await?).await);
         }
-        let Some(filter) = PinTypeFilter::parse(query.get("filter").unwrap_or_default()) else {
-            return answer::bad_request(
-                "invalid filter value: use one or more of all, pin, meta-pin, clusterdag-pin, shard-pin",
-            );
-        };
+        let filter = PinTypeFilter::parse(query.get("filter").unwrap_or_default());
+        let filter = filter.ok_or_else(|| {
+            let names = "all, pin, meta-pin, clusterdag-pin, shard-pin";
+            invalid(format!("invalid filter value: use one or more of {names}"))
+        })?;
         let order = match cluster.owner() {
             None => Order::Cid,
             // The index has an owner's pins in the order of time.
             Some(_) => Order::Newest,
         };
-        match PinQuery::parse(&query, filter, order) {
-            Ok(asked) => listed(&cluster, asked, whole).await,
-            Err(error) => answer::bad_request(error),
-        }
+        let asked = PinQuery::parse(&query, filter, order).map_err(invalid)?;
+        listed(&cluster, asked, whole).await
     };
     read(&cluster, &query, response).await
 }
 
 /// Answers with the pins that a search finds: a page with the cursor of the next one, or all of them as they
 /// are read.
-async fn listed(cluster: &Cluster, asked: PinQuery, whole: bool) -> Response<Body> {
+async fn listed(cluster: &Cluster, asked: PinQuery, whole: bool) -> Answer {
     let PinQuery {
         search,
         limit,
         cursor,
     } = asked;
     if let Some(limit) = limit.filter(|limit| *limit <= PAGE_MAX) {
-        return match cluster.search_page(search, cursor, limit, whole).await {
-            Ok(page) => {
-                let response = answer::lines(stream::iter([Ok(page.pins)])).await;
-                with_cursor(response, page.next)
-            }
-            Err(failure) => answer::failed(&failure),
-        };
+        let page = cluster.search_page(search, cursor, limit, whole).await?;
+        let response = answer::lines(stream::iter([Ok(page.pins)])).await;
+        return Ok(with_cursor(response, page.next));
     }
-    let pages = match cluster.search(search, cursor, whole).await {
-        Ok(pages) => pages,
-        Err(failure) => return answer::failed(&failure),
-    };
+    let pages = cluster.search(search, cursor, whole).await?;
     let pages = pages.scan(limit.unwrap_or(usize::MAX), |left, page| {
         let is_over = *left == 0;
         let page = page.map(|mut pins| {
@@ -345,7 +251,7 @@ async fn listed(cluster: &Cluster, asked: PinQuery, whole: bool) -> Response<Bod
         });
         std::future::ready((!is_over).then_some(page))
     });
-    answer::lines(pages).await
+    Ok(answer::lines(pages).await)
 }
 
 /// Adds the cursor that continues a listing.
@@ -357,22 +263,13 @@ fn with_cursor(mut response: Response<Body>, next: Option<Position>) -> Response
     response
 }
 
-pub(super) async fn allocation(
-    Acting(cluster): Acting,
-    hash: Hash,
-    RawQuery(query): RawQuery,
-) -> Response<Body> {
-    let response = async {
-        match cid(hash) {
-            Ok(cid) => answer::result(cluster.allocation(cid).await),
-            Err(failure) => answer::failed(&failure),
-        }
-    };
+pub(super) async fn allocation(Acting(cluster): Acting, hash: Hash, RawQuery(query): RawQuery) -> Answer {
+    let response = async { Ok(answer::json(&cluster.allocation(cid(hash)?).await?)) };
     read(&cluster, &parse(query), response).await
 }
 
 /// Lists the pinset as Go ipfs-cluster 0.0.12 does: as one array.
-pub(super) async fn list(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Response<Body> {
-    let response = async { answer::array(cluster.allocations(), OldPin::from).await };
+pub(super) async fn list(Acting(cluster): Acting, RawQuery(query): RawQuery) -> Answer {
+    let response = async { Ok(answer::array(cluster.allocations(), OldPin::from).await) };
     read(&cluster, &parse(query), response).await
 }

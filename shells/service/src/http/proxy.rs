@@ -55,7 +55,7 @@ use crate::trace::{ServerRequest, ServerSpan};
 /// uploads of slow or silent clients leave room for other requests.
 const UPLOADS_MAX: usize = 2048;
 
-/// Settings of the IPFS proxy. The defaults are the Go peer's.
+/// Settings of the IPFS proxy.
 #[derive(Debug, Clone)]
 pub struct ProxyConfig {
     /// Addresses to listen on. Port 0 picks a free one.
@@ -80,24 +80,6 @@ pub struct ProxyConfig {
     pub extract_headers_path: String,
     /// Time for which they are cached; zero for no limit.
     pub extract_headers_ttl: Duration,
-}
-
-impl Default for ProxyConfig {
-    fn default() -> Self {
-        Self {
-            listen: vec![SocketAddr::from(([127, 0, 0, 1], 9095)).into()],
-            require_credentials: false,
-            log_file: None,
-            read_timeout: Duration::ZERO,
-            read_header_timeout: Duration::from_secs(5),
-            write_timeout: Duration::ZERO,
-            idle_timeout: Duration::from_secs(60),
-            max_header_bytes: 4096,
-            extract_headers_extra: Vec::new(),
-            extract_headers_path: "/api/v0/version".to_owned(),
-            extract_headers_ttl: Duration::from_secs(5 * 60),
-        }
-    }
 }
 
 /// Starts serving the proxy. All addresses are bound before this returns.

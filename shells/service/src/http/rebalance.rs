@@ -6,7 +6,7 @@ use axum::extract::{Query, State};
 use axum::http::Response;
 use serde::Deserialize;
 
-use super::answer;
+use super::answer::{self, Answer, invalid};
 use crate::cluster::{Cluster, RebalanceWish};
 
 /// Parameters of `POST /rebalance/settings`.
@@ -36,25 +36,19 @@ pub(super) async fn end(State(cluster): State<Cluster>) -> Response<Body> {
 pub(super) async fn set(
     State(cluster): State<Cluster>,
     settings: Result<Query<Settings>, QueryRejection>,
-) -> Response<Body> {
-    let Query(settings) = match settings {
-        Ok(settings) => settings,
-        Err(rejection) => return answer::bad_request(rejection.body_text()),
-    };
-    let parse = |text: Option<String>| text.as_deref().map(RebalanceWish::parse_bytes).transpose();
-    let each = parse(settings.bytes_per_second);
-    let rates = each.and_then(|each| Ok((each, parse(settings.total_bytes_per_second)?)));
-    let (bytes_per_second, bytes_total_per_second) = match rates {
-        Ok(rates) => rates,
-        Err(why) => return answer::bad_request(why),
+) -> Answer {
+    let Query(settings) = settings.map_err(|rejection| invalid(rejection.body_text()))?;
+    let parse = |text: Option<String>| {
+        let bytes = text.as_deref().map(RebalanceWish::parse_bytes);
+        bytes.transpose().map_err(invalid)
     };
     let wish = RebalanceWish {
         automatic: settings.automatic,
         threshold_percent: settings.threshold,
         moves_max: settings.moves,
         moves_total_max: settings.total_moves,
-        bytes_per_second,
-        bytes_total_per_second,
+        bytes_per_second: parse(settings.bytes_per_second)?,
+        bytes_total_per_second: parse(settings.total_bytes_per_second)?,
     };
-    answer::result(cluster.set_rebalance(wish).await)
+    Ok(answer::json(&cluster.set_rebalance(wish).await?))
 }

@@ -1,29 +1,23 @@
 //! Handlers of `/ipfs/scrub`.
 
-use axum::body::Body;
 use axum::extract::{RawQuery, State};
-use axum::http::Response;
 use cluster_api::Query;
 use cluster_core::{PeerId, SCRUB_SHARE_MAX, ScrubChange};
 
-use super::answer;
+use super::answer::{self, Answer, invalid};
 use crate::cluster::{Cluster, Scrubbers};
 
-pub(super) async fn show(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
+pub(super) async fn show(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Answer {
     let query = Query::parse(query.as_deref().unwrap_or_default());
-    match parse_scrubbers(&query) {
-        Ok(whose) => answer::result(cluster.scrubs(&whose, &[]).await),
-        Err(why) => answer::bad_request(why),
-    }
+    let whose = parse_scrubbers(&query).map_err(invalid)?;
+    Ok(answer::json(&cluster.scrubs(&whose, &[]).await?))
 }
 
-pub(super) async fn change(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Response<Body> {
+pub(super) async fn change(State(cluster): State<Cluster>, RawQuery(query): RawQuery) -> Answer {
     let query = Query::parse(query.as_deref().unwrap_or_default());
-    let parsed = parse_changes(&query).and_then(|changes| Ok((parse_scrubbers(&query)?, changes)));
-    match parsed {
-        Ok((whose, changes)) => answer::result(cluster.scrubs(&whose, &changes).await),
-        Err(why) => answer::bad_request(why),
-    }
+    let changes = parse_changes(&query).map_err(invalid)?;
+    let whose = parse_scrubbers(&query).map_err(invalid)?;
+    Ok(answer::json(&cluster.scrubs(&whose, &changes).await?))
 }
 
 fn parse_scrubbers(query: &Query) -> Result<Scrubbers, String> {

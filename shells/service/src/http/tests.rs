@@ -19,8 +19,46 @@ use cluster_core::Refusal;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{HttpConfig, Observed, Server, serve};
+use super::{CorsConfig, HttpConfig, Observed, Server, serve};
 use crate::cluster::testing::{TestCluster, cid, peer};
+
+/// The defaults of the Go peer.
+impl Default for HttpConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 9094)).into()],
+            credentials: None,
+            require_credentials: false,
+            headers: BTreeMap::new(),
+            cors: CorsConfig::default(),
+            read_header_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(120),
+            max_header_bytes: 4096,
+            tls: None,
+            log_file: None,
+        }
+    }
+}
+
+/// The defaults of the Go peer.
+impl Default for CorsConfig {
+    fn default() -> Self {
+        let list = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        Self {
+            origins: list(&["*"]),
+            methods: list(&["GET"]),
+            headers: Vec::new(),
+            exposed: list(&[
+                "Content-Type",
+                "X-Stream-Output",
+                "X-Chunked-Output",
+                "X-Content-Length",
+            ]),
+            credentials: true,
+            max_age: Duration::ZERO,
+        }
+    }
+}
 
 struct Api {
     test: TestCluster,

@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
+use axum::response::IntoResponse;
 use cluster_api::{GlobalPinInfo, PinInfoShort, Time, TrackerStatus};
 use cluster_core::{Cid, without_owners};
 use serde::{Deserialize, Serialize};
@@ -203,8 +204,10 @@ impl Failure {
             details: details.into(),
         }
     }
+}
 
-    pub(super) fn response(&self) -> Response<Body> {
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response<Body> {
         let name = self.status.canonical_reason().unwrap_or("error");
         let reason = name.to_ascii_uppercase().replace(' ', "_");
         let mut response = answer::json(&FailureBody {

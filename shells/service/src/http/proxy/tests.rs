@@ -21,6 +21,25 @@ const HELLO: &str = "QmZULkCELmmk5XNfCgTnCyFgAVxBRBXyDHGGMVoLFLiXEN";
 /// Time limit of every wait.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The defaults of the Go peer.
+impl Default for ProxyConfig {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 9095)).into()],
+            require_credentials: false,
+            log_file: None,
+            read_timeout: Duration::ZERO,
+            read_header_timeout: Duration::from_secs(5),
+            write_timeout: Duration::ZERO,
+            idle_timeout: Duration::from_secs(60),
+            max_header_bytes: 4096,
+            extract_headers_extra: Vec::new(),
+            extract_headers_path: "/api/v0/version".to_owned(),
+            extract_headers_ttl: Duration::from_secs(5 * 60),
+        }
+    }
+}
+
 async fn proxy(test: &TestCluster, n: u8, upstream: Upstream) -> Server {
     let config = ProxyConfig {
         listen: vec![SocketAddr::from(([127, 0, 0, 1], 0)).into()],
