@@ -532,19 +532,7 @@ fn understood(reply: Result<Reply, Refusal>) -> Heard {
     match reply {
         Ok(Reply::Pinned(pin)) => Heard::Pinned(Box::new(pin)),
         Ok(Reply::Unpinned(pin)) => Heard::Unpinned(Box::new(pin)),
-        Ok(
-            other @ (Reply::Allocated(_)
-            | Reply::Barrier(_)
-            | Reply::CredentialCreated(_)
-            | Reply::CredentialRevoked(_)
-            | Reply::DrainEnded(_)
-            | Reply::DrainStarted(_)
-            | Reply::PeerAdded
-            | Reply::PeerRemoved
-            | Reply::Rebalanced(_)
-            | Reply::Recovered(_)
-            | Reply::Synced(_)),
-        ) => unreachable!("no answer to a write: {other:?}"),
+        Ok(other) => unreachable!("no answer to a write: {other:?}"),
         Err(refusal) => Heard::Refused(refusal),
     }
 }

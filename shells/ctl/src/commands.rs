@@ -6,7 +6,7 @@ mod drain;
 mod pin;
 mod rebalance;
 
-use crate::args::{Cli, Command, Events, Global, Health, Ipfs, OneOrAll, Peers, Pin, Scrub, Status};
+use crate::args::{Cli, Command, Events, Global, Health, Ipfs, OneOrAll, Peers, Pin, PinLs, Scrub, Status};
 use crate::failure::{Failure, print_stderr};
 use crate::graph;
 use crate::output::Output;
@@ -81,24 +81,10 @@ async fn dispatch(session: &mut Session, command: Command) -> Result<(), Failure
 
 /// Returns whether the command asks for a linearizable read.
 fn wants_fresh(command: &Command) -> bool {
-    match command {
-        Command::Pin(Pin::Ls(list)) => list.read.consistent,
-        Command::Status(status) => status.read.consistent,
-        Command::Id(_)
-        | Command::Peers(_)
-        | Command::Add(_)
-        | Command::Pin(Pin::Add(_) | Pin::Import(_) | Pin::Rm(_) | Pin::Update(_))
-        | Command::Sync(_)
-        | Command::Recover(_)
-        | Command::Version(_)
-        | Command::Health(_)
-        | Command::Events(_)
-        | Command::Auth(_)
-        | Command::Ipfs(_)
-        | Command::Commands(_)
-        | Command::Completions { .. }
-        | Command::Man { .. } => false,
+    if let Command::Pin(Pin::Ls(PinLs { read, .. })) | Command::Status(Status { read, .. }) = command {
+        return read.consistent;
     }
+    false
 }
 
 fn connect(global: &Global, consistent: bool) -> Result<Client, Failure> {

@@ -69,10 +69,7 @@ impl Text for Version {
 
 impl Text for Credential {
     fn text(&self, out: &mut Lines, _: Time) {
-        let expires = match self.expire_at {
-            at if at.is_zero() => "never".to_owned(),
-            at => at.date_and_time(),
-        };
+        let expires = time_or(self.expire_at, "never");
         let _ = write!(out, "{} | {} | {}", self.name, self.id, self.scopes.join(","));
         let _ = write!(
             out,
@@ -193,11 +190,7 @@ impl Text for GlobalPinInfo {
             line!(out, "{} | {}:", self.cid, self.name);
         }
         for (peer, info) in &self.peer_map {
-            let name = if info.peername.is_empty() {
-                peer
-            } else {
-                &info.peername
-            };
+            let name = name_or_id(&info.peername, peer);
             let status = info.status.as_str().to_uppercase();
             let _ = write!(out, "    > {name:<20} : {status}");
             if !info.error.is_empty() {
@@ -313,11 +306,7 @@ impl Text for BandwidthByProtocol {
 impl Text for GlobalRepoGc {
     fn text(&self, out: &mut Lines, _: Time) {
         for (peer, result) in &self.peer_map {
-            let name = if result.peername.is_empty() {
-                peer
-            } else {
-                &result.peername
-            };
+            let name = name_or_id(&result.peername, peer);
             if result.error.is_empty() {
                 line!(out, "{name:<15}");
             } else {
@@ -341,12 +330,7 @@ impl Text for GlobalRepoGc {
 impl Text for GlobalScrub {
     fn text(&self, out: &mut Lines, now: Time) {
         for (peer, scrub) in &self.peer_map {
-            let name = if scrub.peername.is_empty() {
-                peer
-            } else {
-                &scrub.peername
-            };
-            scrub_lines(name, scrub, out, now);
+            scrub_lines(name_or_id(&scrub.peername, peer), scrub, out, now);
         }
     }
 }
@@ -407,6 +391,10 @@ fn scrub_lines(name: &str, scrub: &Scrub, out: &mut Lines, now: Time) {
             scrub.unmended.join(" ")
         );
     }
+}
+
+fn name_or_id<'a>(name: &'a str, id: &'a str) -> &'a str {
+    if name.is_empty() { id } else { name }
 }
 
 fn sorted(texts: &[String]) -> Vec<&str> {

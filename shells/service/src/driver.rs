@@ -487,19 +487,7 @@ fn note_reply(reply: &Result<Reply, Refusal>, start: std::time::Instant) {
             observe_since(&metrics().commit_duration, start);
             return;
         }
-        Ok(
-            Reply::Allocated(_)
-            | Reply::Barrier(_)
-            | Reply::CredentialCreated(_)
-            | Reply::CredentialRevoked(_)
-            | Reply::DrainEnded(_)
-            | Reply::DrainStarted(_)
-            | Reply::Rebalanced(_)
-            | Reply::PeerAdded
-            | Reply::PeerRemoved
-            | Reply::Recovered(_)
-            | Reply::Synced(_),
-        ) => return,
+        Ok(_) => return,
         Err(Refusal::Busy) => "busy",
         Err(Refusal::Conflict(_)) => "conflict",
         Err(Refusal::Credential(_)) => "credential",

@@ -145,15 +145,10 @@ impl Change {
 
     /// Returns the CID whose pin or status changed.
     pub fn cid(&self) -> Option<&Cid> {
-        match self {
-            Self::Pin { cid, .. } | Self::Status { cid, .. } => Some(cid),
-            Self::Alert { .. }
-            | Self::Leader(_)
-            | Self::Peer { .. }
-            | Self::PinsetReplaced
-            | Self::StatusesFollowed { .. }
-            | Self::StatusesLost { .. } => None,
+        if let Self::Pin { cid, .. } | Self::Status { cid, .. } = self {
+            return Some(cid);
         }
+        None
     }
 
     /// Returns the type of the event in the API.

@@ -74,19 +74,12 @@ impl ClientError {
 
     /// Converts to the REST API's error; the code is 0 if the error is not from the service.
     pub fn to_api(&self) -> Error {
-        match self {
-            Self::Api(error) => error.clone(),
-            Self::Unreachable(_)
-            | Self::Broken { .. }
-            | Self::TimedOut { .. }
-            | Self::Nonsense { .. }
-            | Self::BadHost { .. }
-            | Self::BadToken
-            | Self::Tls(_)
-            | Self::File { .. } => Error {
-                code: 0,
-                message: self.to_string(),
-            },
+        if let Self::Api(error) = self {
+            return error.clone();
+        }
+        Error {
+            code: 0,
+            message: self.to_string(),
         }
     }
 }

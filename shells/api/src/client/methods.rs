@@ -199,8 +199,8 @@ impl Client {
     /// # Errors
     /// See [`Client`]; 404 if the peer is not being drained.
     pub async fn drain_end(&self, peer: &str) -> Result<Answer<Drain>, ClientError> {
-        self.one(Method::DELETE, format!("/drains/{}", escape_path(peer)))
-            .await
+        let path = format!("/drains/{}", escape_path(peer));
+        self.one(Method::DELETE, path).await
     }
 
     /// Returns the progress of the drain of a peer.
@@ -208,8 +208,8 @@ impl Client {
     /// # Errors
     /// See [`Client`]; 404 if the peer is not being drained.
     pub async fn drain_progress(&self, peer: &str) -> Result<Answer<Drain>, ClientError> {
-        self.one(Method::GET, format!("/drains/{}", escape_path(peer)))
-            .await
+        let path = format!("/drains/{}", escape_path(peer));
+        self.one(Method::GET, path).await
     }
 
     /// Returns the progress of all drains.
@@ -267,10 +267,8 @@ impl Client {
     /// # Errors
     /// See [`Client`]. Removing a peer that is not a member succeeds.
     pub async fn peer_rm(&self, peer_id: &str) -> Result<(), ClientError> {
-        self.ask(Method::DELETE, format!("/peers/{}", escape_path(peer_id)))
-            .await?
-            .nothing()
-            .await
+        let path = format!("/peers/{}", escape_path(peer_id));
+        self.ask(Method::DELETE, path).await?.nothing().await
     }
 
     /// Pins a CID or an IPFS path, whose names need not be UTF-8.
@@ -282,15 +280,8 @@ impl Client {
         path: impl AsRef<[u8]>,
         options: &PinOptions,
     ) -> Result<Answer<Pin>, ClientError> {
-        self.one(
-            Method::POST,
-            format!(
-                "/pins{}?{}",
-                ipfs_path(path.as_ref()),
-                options.to_query().encode()
-            ),
-        )
-        .await
+        let (path, query) = (ipfs_path(path.as_ref()), options.to_query().encode());
+        self.one(Method::POST, format!("/pins{path}?{query}")).await
     }
 
     /// Unpins a CID or an IPFS path.
@@ -298,8 +289,8 @@ impl Client {
     /// # Errors
     /// See [`Client`]; 404 if it is not pinned.
     pub async fn unpin(&self, path: impl AsRef<[u8]>) -> Result<Answer<Pin>, ClientError> {
-        self.one(Method::DELETE, format!("/pins{}", ipfs_path(path.as_ref())))
-            .await
+        let path = format!("/pins{}", ipfs_path(path.as_ref()));
+        self.one(Method::DELETE, path).await
     }
 
     /// Lists the pinset.
@@ -322,8 +313,8 @@ impl Client {
         mut conditions: Query,
     ) -> Result<Lines<Pin>, ClientError> {
         conditions.set("filter", filter);
-        self.many(Method::GET, format!("/allocations?{}", self.fresh(conditions)))
-            .await
+        let path = format!("/allocations?{}", self.fresh(conditions));
+        self.many(Method::GET, path).await
     }
 
     /// Lists the pinset with all fields that an export contains. A Go peer omits the preferred peers.
@@ -332,10 +323,8 @@ impl Client {
     /// See [`Client`].
     pub async fn whole_allocations(&self) -> Result<Lines<Pin>, ClientError> {
         let mut query = Query::default();
-        query.set("filter", PinTypeFilter::ALL);
         query.set("whole", true);
-        self.many(Method::GET, format!("/allocations?{}", self.fresh(query)))
-            .await
+        self.matching_allocations(PinTypeFilter::ALL, query).await
     }
 
     /// Imports pins unchanged, each a line of JSON as [`Client::whole_allocations`] lists it. The request is
@@ -384,11 +373,8 @@ impl Client {
     /// # Errors
     /// See [`Client`].
     pub async fn status(&self, cid: &str, local: bool) -> Result<Answer<GlobalPinInfo>, ClientError> {
-        self.one(
-            Method::GET,
-            format!("/pins/{}?{}", escape_path(cid), self.fresh(local_query(local))),
-        )
-        .await
+        let (cid, query) = (escape_path(cid), self.fresh(local_query(local)));
+        self.one(Method::GET, format!("/pins/{cid}?{query}")).await
     }
 
     /// Lists the status of `cids`, or of all CIDs if `cids` is empty; only those in `filter`.
@@ -424,15 +410,8 @@ impl Client {
     /// # Errors
     /// See [`Client`].
     pub async fn recover(&self, cid: &str, local: bool) -> Result<Answer<GlobalPinInfo>, ClientError> {
-        self.one(
-            Method::POST,
-            format!(
-                "/pins/{}/recover?{}",
-                escape_path(cid),
-                local_query(local).encode()
-            ),
-        )
-        .await
+        let path = format!("/pins/{}/recover?local={local}", escape_path(cid));
+        self.one(Method::POST, path).await
     }
 
     /// Retries all CIDs that failed.
@@ -440,11 +419,8 @@ impl Client {
     /// # Errors
     /// See [`Client`].
     pub async fn recover_all(&self, local: bool) -> Result<Lines<GlobalPinInfo>, ClientError> {
-        self.many(
-            Method::POST,
-            format!("/pins/recover?{}", local_query(local).encode()),
-        )
-        .await
+        let path = format!("/pins/recover?local={local}");
+        self.many(Method::POST, path).await
     }
 
     /// Compares the local state of one CID with the IPFS nodes.
@@ -452,11 +428,8 @@ impl Client {
     /// # Errors
     /// See [`Client`].
     pub async fn sync(&self, cid: &str, local: bool) -> Result<Answer<GlobalPinInfo>, ClientError> {
-        self.one(
-            Method::POST,
-            format!("/pins/{}/sync?{}", escape_path(cid), local_query(local).encode()),
-        )
-        .await
+        let path = format!("/pins/{}/sync?local={local}", escape_path(cid));
+        self.one(Method::POST, path).await
     }
 
     /// Compares the local state of all CIDs with the IPFS nodes.
@@ -464,11 +437,8 @@ impl Client {
     /// # Errors
     /// See [`Client`].
     pub async fn sync_all(&self, local: bool) -> Result<Lines<GlobalPinInfo>, ClientError> {
-        self.many(
-            Method::POST,
-            format!("/pins/sync?{}", local_query(local).encode()),
-        )
-        .await
+        let path = format!("/pins/sync?local={local}");
+        self.many(Method::POST, path).await
     }
 
     /// Lists the names of the known metrics.
@@ -534,8 +504,8 @@ impl Client {
     /// # Errors
     /// See [`Client`].
     pub async fn repo_gc(&self, local: bool) -> Result<Answer<GlobalRepoGc>, ClientError> {
-        self.one(Method::POST, format!("/ipfs/gc?{}", local_query(local).encode()))
-            .await
+        let path = format!("/ipfs/gc?local={local}");
+        self.one(Method::POST, path).await
     }
 
     /// Returns the state of the scrubs of all peers, or of those that the query names: `local`, `peer`.

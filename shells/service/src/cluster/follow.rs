@@ -41,21 +41,12 @@ const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// State of following other peers, shared by all its users.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Following {
     /// Number of readers of other peers' statuses.
     readers: watch::Sender<usize>,
     /// Peers whose statuses arrive.
     complete: Mutex<BTreeSet<PeerId>>,
-}
-
-impl Default for Following {
-    fn default() -> Self {
-        Self {
-            readers: watch::Sender::new(0),
-            complete: Mutex::default(),
-        }
-    }
 }
 
 impl Following {

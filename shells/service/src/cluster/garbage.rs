@@ -8,7 +8,7 @@ use cluster_ipfs::backend;
 use futures::StreamExt;
 use tokio::sync::mpsc;
 
-use super::peers::{KnownMembers, concurrently};
+use super::peers::{KnownMembers, ask_each};
 use super::rpc::{self, Answer, Call};
 use super::{Cluster, Error};
 use crate::net;
@@ -32,12 +32,8 @@ impl Cluster {
     pub async fn repo_gc(&self) -> Result<api::GlobalRepoGc, Error> {
         let KnownMembers { peers } = self.known_peers().await?;
         let mut shown = api::GlobalRepoGc::default();
-        let mut collections = std::pin::pin!(concurrently(
-            peers
-                .iter()
-                .map(|(peer, known)| async move { self.gc_of(peer, &known.peername).await })
-        ));
-        while let Some(collected) = collections.next().await {
+        let mut collections = ask_each(peers.keys(), |peer| self.gc_of(peer, &peers[peer].peername));
+        while let Some((_, collected)) = collections.next().await {
             shown.peer_map.insert(collected.peer.clone(), collected);
         }
         Ok(shown)
@@ -80,19 +76,18 @@ impl Cluster {
     pub async fn collect_everywhere(&self, out: mpsc::Sender<Vec<Collected>>) -> Result<(), Error> {
         let KnownMembers { peers } = self.known_peers().await?;
         let out = &out;
-        let mut ends = std::pin::pin!(concurrently(peers.keys().map(|peer| async move {
+        let mut ends = ask_each(peers.keys(), |peer| async move {
             if *peer == self.inner.config.peer {
-                return (peer, self.collect_garbage(out.clone()).await);
+                return self.collect_garbage(out.clone()).await;
             }
-            let done = match rpc::call(&self.inner.net, peer, &Call::CollectGarbage).await {
+            match rpc::call(&self.inner.net, peer, &Call::CollectGarbage).await {
                 Ok(channel) => self.collect_there(peer, channel, out.clone()).await,
                 Err(error) => {
                     tracing::warn!(%peer, %error, "garbage is not collected");
                     Ok(())
                 }
-            };
-            (peer, done)
-        })));
+            }
+        });
         while let Some((peer, done)) = ends.next().await {
             if let Err(error) = done {
                 let failed = Collected::Failed(format!("peer {peer}: {error}"));

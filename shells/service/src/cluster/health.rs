@@ -7,7 +7,7 @@ use cluster_api as api;
 use cluster_core::{PeerId, Received, Timestamp};
 use futures::StreamExt;
 
-use super::peers::{KnownMembers, concurrently};
+use super::peers::{KnownMembers, ask_each};
 use super::rpc::{self, Answer, Call};
 use super::{Cluster, Error, convert};
 use crate::net::Traffic;
@@ -91,11 +91,7 @@ impl Cluster {
             id_to_peername: BTreeMap::new(),
             ..api::ConnectGraph::default()
         };
-        let mut links = std::pin::pin!(concurrently(
-            peers
-                .keys()
-                .map(|peer| async move { (peer, self.links_of(peer).await) })
-        ));
+        let mut links = ask_each(peers.keys(), |peer| self.links_of(peer));
         while let Some((peer, answer)) = links.next().await {
             let id = peer.to_string();
             graph
@@ -122,8 +118,7 @@ impl Cluster {
         if *peer == self.inner.config.peer {
             return Ok(self.own_links().await);
         }
-        let mut channel = rpc::call(&self.inner.net, peer, &Call::Links).await?;
-        match rpc::next(&mut channel, peer, self.inner.answer_timeout).await? {
+        match self.call_once(peer, &Call::Links).await? {
             Some(Answer::Links {
                 cluster,
                 ipfs,

@@ -34,8 +34,7 @@ impl Cluster {
         if *peer == self.inner.config.peer {
             return self.own_moves().await;
         }
-        let mut channel = rpc::call(&self.inner.net, peer, &Call::Moves).await?;
-        match rpc::next(&mut channel, peer, self.inner.answer_timeout).await? {
+        match self.call_once(peer, &Call::Moves).await? {
             Some(Answer::Moves(own)) => Ok(own),
             Some(_) | None => Err(rpc::unexpected(peer)),
         }

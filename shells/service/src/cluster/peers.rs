@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use cluster_api as api;
 use cluster_core::{PING, PeerId, Refusal, Reply, Request};
-use futures::stream::{FuturesUnordered, Stream, StreamExt};
+use futures::FutureExt;
+use futures::stream::{FuturesUnordered, Stream};
 
 use super::identity::api_id;
 use super::rpc::{self, Answer, Call, PeerDetails};
@@ -97,35 +98,31 @@ impl Cluster {
     }
 
     async fn ask_identity(&self, peer: &PeerId) -> Result<rpc::Identity, Error> {
-        let mut channel = rpc::call(&self.inner.net, peer, &Call::Id).await?;
-        let answer = rpc::next(&mut channel, peer, self.inner.answer_timeout).await?;
-        if let Some(Answer::Id(identity)) = answer {
-            Ok(*identity)
-        } else {
-            Err(rpc::unexpected(peer))
+        match self.call_once(peer, &Call::Id).await? {
+            Some(Answer::Id(identity)) => Ok(*identity),
+            Some(_) | None => Err(rpc::unexpected(peer)),
         }
+    }
+
+    /// Makes a call, and returns the first answer.
+    pub(super) async fn call_once(&self, peer: &PeerId, call: &Call) -> Result<Option<Answer>, Error> {
+        let mut channel = rpc::call(&self.inner.net, peer, call).await?;
+        rpc::next(&mut channel, peer, self.inner.answer_timeout).await
     }
 
     /// Returns the members with the details from their pings.
     pub(super) async fn known_peers(&self) -> Result<KnownMembers, Error> {
         let members = self.members().await?;
-        let mut peers: BTreeMap<PeerId, PeerDetails> = members
-            .peer_ids()
-            .map(|peer| {
-                (
-                    peer.clone(),
-                    PeerDetails {
-                        peername: peer.to_string(),
-                        ..PeerDetails::default()
-                    },
-                )
-            })
-            .collect();
+        let unnamed = |peer: &PeerId| PeerDetails {
+            peername: peer.to_string(),
+            ..PeerDetails::default()
+        };
+        let ids = members.peer_ids();
+        let mut peers: BTreeMap<PeerId, PeerDetails> = ids.map(|id| (id.clone(), unnamed(id))).collect();
         let pings = self.view(|view, now| {
             let pings = view.metrics(now, PING);
-            pings
-                .map(|(peer, ping)| (peer.clone(), PingValue::decode(&ping.metric.value)))
-                .collect::<Vec<_>>()
+            let pings = pings.map(|(peer, ping)| (peer.clone(), PingValue::decode(&ping.metric.value)));
+            pings.collect::<Vec<_>>()
         });
         for (peer, ping) in pings.await? {
             if let Some(known) = peers.get_mut(&peer) {
@@ -139,12 +136,11 @@ impl Cluster {
     }
 }
 
-/// Runs the same call to several peers at once; results come in any order.
-pub(super) fn concurrently<F: Future + Send>(
-    calls: impl Iterator<Item = F>,
-) -> impl Stream<Item = F::Output> + Send
-where
-    F::Output: Send,
-{
-    calls.collect::<FuturesUnordered<_>>().map(|answer| answer)
+/// Asks several peers at once. Their answers come in any order.
+pub(super) fn ask_each<'p, F: Future>(
+    peers: impl Iterator<Item = &'p PeerId>,
+    ask: impl Fn(&'p PeerId) -> F,
+) -> impl Stream<Item = (&'p PeerId, F::Output)> + Unpin {
+    let asked = peers.map(|peer| ask(peer).map(move |answer| (peer, answer)));
+    asked.collect::<FuturesUnordered<_>>()
 }

@@ -8,7 +8,7 @@ use cluster_api as api;
 use cluster_core::{Membership, PING, PeerId, View};
 use futures::StreamExt;
 
-use super::peers::{KnownMembers, concurrently};
+use super::peers::{KnownMembers, ask_each};
 use super::rpc::{self, Answer, Call, OwnProblem};
 use super::{Cluster, Error};
 use crate::driver::{FULL, percent};
@@ -77,12 +77,7 @@ impl Cluster {
     /// Asks all members for their problems, and reports for those that do not answer.
     async fn problems_of_all(&self, known: &KnownMembers) -> Result<Vec<(PeerId, OwnProblem)>, Error> {
         let living = self.living().await?;
-        let mut answers = std::pin::pin!(concurrently(
-            known
-                .peers
-                .keys()
-                .map(|peer| async move { (peer, self.problems_of(peer).await) })
-        ));
+        let mut answers = ask_each(known.peers.keys(), |peer| self.problems_of(peer));
         let mut all = Vec::new();
         while let Some((peer, answer)) = answers.next().await {
             let found = match answer {
@@ -124,8 +119,7 @@ impl Cluster {
         if *peer == self.inner.config.peer {
             return self.own_problems().await;
         }
-        let mut channel = rpc::call(&self.inner.net, peer, &Call::Problems).await?;
-        match rpc::next(&mut channel, peer, self.inner.answer_timeout).await? {
+        match self.call_once(peer, &Call::Problems).await? {
             Some(Answer::Problems(mut found)) => {
                 found.truncate(PROBLEMS_MAX);
                 Ok(found)

@@ -10,7 +10,7 @@ use cluster_core::{
 use futures::StreamExt;
 
 use super::moves::OwnMoves;
-use super::peers::{KnownMembers, concurrently};
+use super::peers::{KnownMembers, ask_each};
 use super::{Cluster, Error, convert, now};
 use crate::config::parse_bytes;
 
@@ -127,11 +127,8 @@ impl Cluster {
         let moves = balance.moves();
         let KnownMembers { peers: names } = self.known_peers().await?;
         let ids: Vec<PeerId> = balance.peers.iter().map(|known| known.peer.clone()).collect();
-        let asked = ids.into_iter().map(|id| async move {
-            let own = self.moves_of(&id).await;
-            (id, own)
-        });
-        let mut progress: BTreeMap<PeerId, Result<OwnMoves, Error>> = concurrently(asked).collect().await;
+        let asked = ask_each(ids.iter(), |id| self.moves_of(id));
+        let mut progress: BTreeMap<&PeerId, Result<OwnMoves, Error>> = asked.collect().await;
         let done = state.run.iter().flat_map(|run| &run.done);
         let done: Vec<String> = done.map(PeerId::to_string).collect();
         let peers = balance.peers.into_iter().map(|known| {
@@ -139,7 +136,8 @@ impl Cluster {
                 peer: known.peer.to_string(),
                 peername: names
                     .get(&known.peer)
-                    .map_or_else(String::new, |peer| peer.peername.clone()),
+                    .map(|peer| peer.peername.clone())
+                    .unwrap_or_default(),
                 copies: known.copies,
                 target: known.target,
                 capacity_bytes: known.capacity,

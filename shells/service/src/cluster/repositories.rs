@@ -3,7 +3,7 @@
 use cluster_core::PeerId;
 use futures::StreamExt;
 
-use super::peers::{KnownMembers, concurrently};
+use super::peers::{KnownMembers, ask_each};
 use super::rpc::{self, Answer, Call};
 use super::{Cluster, Error};
 
@@ -27,9 +27,7 @@ impl Cluster {
     pub async fn other_repositories(&self, objects: bool) -> Result<Repositories, Error> {
         let KnownMembers { peers } = self.known_peers().await?;
         let others = peers.keys().filter(|peer| **peer != self.inner.config.peer);
-        let mut answers = std::pin::pin!(concurrently(
-            others.map(|peer| async move { (peer, self.repository_of(peer, objects).await) })
-        ));
+        let mut answers = ask_each(others, |peer| self.repository_of(peer, objects));
         let mut sum = Repositories::default();
         while let Some((peer, answer)) = answers.next().await {
             match answer {
@@ -45,9 +43,7 @@ impl Cluster {
     }
 
     async fn repository_of(&self, peer: &PeerId, objects: bool) -> Result<Repositories, Error> {
-        let call = Call::RepoStat { objects };
-        let mut channel = rpc::call(&self.inner.net, peer, &call).await?;
-        match rpc::next(&mut channel, peer, self.inner.answer_timeout).await? {
+        match self.call_once(peer, &Call::RepoStat { objects }).await? {
             Some(Answer::RepoStat {
                 size,
                 storage_max,

@@ -16,7 +16,7 @@ use cluster_ipfs::Scrubbed;
 use futures::StreamExt;
 use tokio::sync::Notify;
 
-use super::peers::{KnownMembers, concurrently};
+use super::peers::{KnownMembers, ask_each};
 use super::rpc::{self, Answer, Call};
 use super::{Cluster, Error, convert, now};
 use crate::config::write_private;
@@ -262,11 +262,7 @@ impl Cluster {
         if let Some(peer) = asked.iter().find(|peer| !peers.contains_key(**peer)) {
             return Err(Error::Invalid(format!("{peer} is not a member of the cluster")));
         }
-        let mut answers = std::pin::pin!(concurrently(
-            asked
-                .into_iter()
-                .map(|peer| async move { (peer, self.scrub_of(peer, changes).await) })
-        ));
+        let mut answers = ask_each(asked.into_iter(), |peer| self.scrub_of(peer, changes));
         let mut shown = api::GlobalScrub::default();
         while let Some((peer, answer)) = answers.next().await {
             let mut scrub = answer.unwrap_or_else(|error| api::Scrub {
@@ -292,8 +288,7 @@ impl Cluster {
         let call = Call::Scrub {
             changes: changes.to_vec(),
         };
-        let mut channel = rpc::call(&self.inner.net, peer, &call).await?;
-        match rpc::next(&mut channel, peer, self.inner.answer_timeout).await? {
+        match self.call_once(peer, &call).await? {
             Some(Answer::Scrub { json }) => serde_json::from_str(&json)
                 .map_err(|error| Error::Peer(format!("peer {peer} sent an invalid answer: {error}"))),
             Some(_) | None => Err(rpc::unexpected(peer)),

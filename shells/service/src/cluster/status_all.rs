@@ -179,21 +179,12 @@ impl Cluster {
     ) -> Result<(), Error> {
         let mut channel = rpc::call(&self.inner.net, peer, call).await?;
         while let Some(answer) = rpc::next(&mut channel, peer, self.inner.answer_timeout).await? {
-            let piece = match answer {
-                Answer::Details(details) => Piece::Details(details),
-                Answer::Rows { rows, upto } => Piece::Rows(rows, upto),
-                Answer::Id(_)
-                | Answer::Status(_)
-                | Answer::Working
-                | Answer::Stored { .. }
-                | Answer::Collected(_)
-                | Answer::Links { .. }
-                | Answer::RepoStat { .. }
-                | Answer::Activity(_)
-                | Answer::Moves(_)
-                | Answer::Problems(_)
-                | Answer::Scrub { .. }
-                | Answer::Statuses(_) => return Err(rpc::unexpected(peer)),
+            let piece = if let Answer::Details(details) = answer {
+                Piece::Details(details)
+            } else if let Answer::Rows { rows, upto } = answer {
+                Piece::Rows(rows, upto)
+            } else {
+                return Err(rpc::unexpected(peer));
             };
             if out.send(Ok(piece)).await.is_err() {
                 return Ok(());

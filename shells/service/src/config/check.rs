@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::Value;
 
-use super::{Config, Credentials, Embedded, Period};
+use super::{Config, Defaults, Embedded, HttpApi, Period};
 
 /// Path of an invalid key, and the problem.
 type Wrong = (String, String);
@@ -248,41 +248,33 @@ fn elections(config: &Config) -> Result<(), Wrong> {
 }
 
 fn apis(config: &Config) -> Result<(), Wrong> {
-    let api = &config.api;
-    let limits = [
-        ("restapi", api.restapi.as_ref().map(|api| api.max_header_bytes)),
-        (
-            "pinsvcapi",
-            api.pinsvcapi.as_ref().map(|api| api.max_header_bytes),
-        ),
-        (
-            "ipfsproxy",
-            api.ipfsproxy.as_ref().map(|api| api.max_header_bytes),
-        ),
-    ];
-    for (name, bytes) in limits {
-        let bytes = bytes.unwrap_or(*HEADER_BYTES.start());
-        require_in(bytes, HEADER_BYTES, format!("api.{name}.max_header_bytes"))?;
+    if let Some(api) = &config.api.restapi {
+        http_api("restapi", api)?;
     }
-    if let Some(api) = &api.restapi {
-        let files = (api.ssl_cert_file.as_str(), api.ssl_key_file.as_str());
-        secured("restapi", files, api.basic_auth_credentials.as_ref())?;
+    if let Some(api) = &config.api.pinsvcapi {
+        http_api("pinsvcapi", api)?;
     }
-    if let Some(api) = &api.pinsvcapi {
-        let files = (api.ssl_cert_file.as_str(), api.ssl_key_file.as_str());
-        secured("pinsvcapi", files, api.basic_auth_credentials.as_ref())?;
+    if let Some(proxy) = &config.api.ipfsproxy {
+        require_in(
+            proxy.max_header_bytes,
+            HEADER_BYTES,
+            "api.ipfsproxy.max_header_bytes",
+        )?;
     }
     Ok(())
 }
 
-fn secured(name: &str, (cert, key): (&str, &str), users: Option<&Credentials>) -> Result<(), Wrong> {
+fn http_api<D: Defaults>(name: &str, api: &HttpApi<D>) -> Result<(), Wrong> {
+    let key = |key: &str| format!("api.{name}.{key}");
+    require_in(api.max_header_bytes, HEADER_BYTES, key("max_header_bytes"))?;
     let problem = format_args!("TLS needs both ssl_cert_file and ssl_key_file");
-    let both = cert.is_empty() == key.is_empty();
-    require(both, format!("api.{name}.ssl_cert_file"), problem)?;
+    let both = api.ssl_cert_file.is_empty() == api.ssl_key_file.is_empty();
+    require(both, key("ssl_cert_file"), problem)?;
     let problem =
         format_args!("an empty object refuses all users: add one, or write null for no authentication");
+    let users = api.basic_auth_credentials.as_ref();
     let has_users = users.is_none_or(|users| !users.0.is_empty());
-    require(has_users, format!("api.{name}.basic_auth_credentials"), problem)
+    require(has_users, key("basic_auth_credentials"), problem)
 }
 
 /// Keys that are read only for compatibility with the Go peer, and the reason that they have no effect, one a
