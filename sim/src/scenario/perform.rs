@@ -53,13 +53,7 @@ pub(super) async fn take(world: &Shared, step: Step) -> Result<(), String> {
             content,
             who,
             expected,
-        } => {
-            let peer = one(world, who)?;
-            let holds = lock(world).peers[peer].ipfs.pinned.contains_key(&cid(content));
-            require(holds == expected, || {
-                format!("it {} it", if holds { "holds" } else { "lacks" })
-            })
-        }
+        } => holds(world, content, one(world, who)?, expected),
         Step::Moved { content, from } => moved(world, content, one(world, from)?),
         Step::Rebalance { at, expected } => {
             let since = Timestamp(World::now());
@@ -93,6 +87,13 @@ pub(super) async fn take(world: &Shared, step: Step) -> Result<(), String> {
 
 fn require(holds: bool, why: impl FnOnce() -> String) -> Result<(), String> {
     if holds { Ok(()) } else { Err(why()) }
+}
+
+fn holds(world: &Shared, content: u64, peer: usize, expected: bool) -> Result<(), String> {
+    let holds = lock(world).peers[peer].ipfs.pinned.contains_key(&cid(content));
+    require(holds == expected, || {
+        format!("it {} it", if holds { "holds" } else { "lacks" })
+    })
 }
 
 fn moved(world: &Shared, content: u64, from: usize) -> Result<(), String> {

@@ -211,7 +211,7 @@ impl Incoming {
         finished
     }
 
-    /// Ends the call, and waits until the caller has read the answer, or for [`DELIVERY`]: for answers after
+    /// Ends the call, and waits until the caller has read the answer, at most five seconds: for answers after
     /// which this peer closes its connections.
     ///
     /// # Errors
