@@ -8,8 +8,10 @@ use super::{Cluster, Error};
 pub(super) use crate::store::Row as Entry;
 use crate::store::{Listing, Reader, StoreError};
 
-/// Number of rows read at once: few at first, so that a client soon has the first ones.
+/// Number of rows read first: few, so that a client soon has them. Each later page has twice as many.
 const FIRST_PAGE: usize = 256;
+
+/// Maximum number of rows read at once.
 const PAGE_MAX: usize = 2048;
 
 /// Source of a scan's rows.

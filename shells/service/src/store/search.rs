@@ -12,7 +12,7 @@ use fjall::{Iter, Readable, UserKey, UserValue};
 
 use super::error::StoreError;
 use super::reader::Listing;
-use super::search_index::{self, IndexedName, Position};
+use super::search_index::{self, IndexedName, Kind, Position};
 
 /// Work of one page: entries of the index that are read, a pin counting as [`PIN_COST`]. A page that has done
 /// it ends early, and the next one continues. About 20 ms.
@@ -154,23 +154,17 @@ impl Search {
     pub(super) fn lists(&self) -> Vec<List> {
         if let Some(owner) = &self.owner {
             // The index has the names and metadata of the last owner only.
-            let prefix = search_index::by_meta(&owner_key(owner), "");
-            let kind = ListKind::Meta;
-            return vec![List {
-                kind,
-                prefix: prefix.to_vec(),
-            }];
+            let prefix = search_index::by_meta(&owner_key(owner), "").to_vec();
+            return vec![List { prefix }];
         }
         let name = self.name.as_ref().filter(|name| {
             // Pins without a name are not indexed by it.
             name.comparison == Comparison::Exact && !name.text.is_empty()
         });
         let name = name.map(|name| List {
-            kind: ListKind::Name,
             prefix: search_index::by_name(&search_index::fold(&name.text)),
         });
         let meta = self.metadata.iter().map(|(key, value)| List {
-            kind: ListKind::Meta,
             prefix: search_index::by_meta(key, value).to_vec(),
         });
         name.into_iter().chain(meta).take(LISTS_MAX).collect()
@@ -184,9 +178,9 @@ impl Search {
 
     /// Returns whether a candidate of this list meets all conditions if its entry does.
     pub(super) fn is_decided_by(&self, list: &List) -> bool {
-        let on_meta = match list.kind {
-            ListKind::Time | ListKind::Name => self.metadata.is_empty(),
-            ListKind::Meta => {
+        let on_meta = match list.kind() {
+            Kind::Time | Kind::Name => self.metadata.is_empty(),
+            Kind::Meta => {
                 let pairs = self.metadata.len() + usize::from(self.owner.is_some());
                 pairs == 1 && self.name.is_none()
             }
@@ -198,26 +192,18 @@ impl Search {
 /// A part of the index whose entries are in the order of creation.
 #[derive(Debug)]
 pub(super) struct List {
-    kind: ListKind,
     pub(super) prefix: Vec<u8>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum ListKind {
-    /// All pins.
-    Time,
-    /// Pins with a name.
-    Name,
-    /// Pins with a pair in their metadata.
-    Meta,
 }
 
 impl List {
     pub(super) fn of_all() -> Self {
         Self {
-            kind: ListKind::Time,
             prefix: search_index::by_time(),
         }
+    }
+
+    fn kind(&self) -> Kind {
+        search_index::kind(&self.prefix)
     }
 }
 
@@ -485,10 +471,10 @@ impl Listing {
         let Some(name) = &search.name else {
             return Ok(Verdict::Possible);
         };
-        let indexed = match list.kind {
-            ListKind::Time => IndexedName::parse(value),
-            ListKind::Name => IndexedName::parse_by_name(key, value),
-            ListKind::Meta => return Ok(Verdict::Possible),
+        let indexed = match list.kind() {
+            Kind::Time => IndexedName::parse(value),
+            Kind::Name => IndexedName::parse_by_name(key, value),
+            Kind::Meta => return Ok(Verdict::Possible),
         };
         Ok(match indexed.ok_or_else(|| self.no_entry(key))? {
             IndexedName::Whole(whole) if name.matches(whole) => Verdict::Possible,

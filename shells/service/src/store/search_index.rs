@@ -30,21 +30,20 @@ const BY_META: u8 = b'm';
 /// Kind of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// By creation time.
+    /// By creation time: one of each pin.
     Time,
-    /// By name.
+    /// By name: one of each pin with a name.
     Name,
-    /// By a pair of metadata.
+    /// By a pair of metadata: one of each pair of a pin.
     Meta,
 }
 
 /// Returns the kind of a key or of the start of one.
-pub(super) fn kind(key: &[u8]) -> Option<Kind> {
-    match *key.first()? {
-        BY_TIME => Some(Kind::Time),
-        BY_NAME => Some(Kind::Name),
-        BY_META => Some(Kind::Meta),
-        _ => None,
+pub(super) fn kind(key: &[u8]) -> Kind {
+    match key.first() {
+        Some(&BY_NAME) => Kind::Name,
+        Some(&BY_META) => Kind::Meta,
+        _ => Kind::Time,
     }
 }
 

@@ -87,9 +87,9 @@ impl SearchIndex {
     /// Returns the keyspace of the keys that start like `key`.
     pub(super) fn of(&self, key: &[u8]) -> &Keyspace {
         match search_index::kind(key) {
-            Some(Kind::Name) => &self.by_name,
-            Some(Kind::Meta) => &self.by_meta,
-            Some(Kind::Time) | None => &self.by_time,
+            Kind::Time => &self.by_time,
+            Kind::Name => &self.by_name,
+            Kind::Meta => &self.by_meta,
         }
     }
 }
