@@ -72,15 +72,19 @@ async function until(page, condition, ...values) {
 const seen = (page, text) => until(page,
   text => document.querySelector('main').innerText.toLowerCase().includes(text.toLowerCase()), text)
 
+// Clicks the button or link of a label, in one step: the page may replace it at any time.
 async function press(page, label, inside = 'body') {
   await until(page, (label, inside) => {
-    for (const element of document.querySelectorAll('[data-pressed]')) element.removeAttribute('data-pressed')
     const found = [...document.querySelectorAll(inside + ' button, ' + inside + ' a')].find(
       element => element.textContent.trim() === label && !element.disabled && element.getClientRects().length)
-    if (found) found.setAttribute('data-pressed', '')
-    return Boolean(found)
+    if (!found) return false
+    found.scrollIntoView({block: 'center', behavior: 'instant'})
+    const {left, top, width, height} = found.getClientRects()[0]
+    if (!found.contains(document.elementFromPoint(left + width / 2, top + height / 2))) return false
+    found.focus()
+    found.click()
+    return true
   }, label, inside)
-  await page.click('[data-pressed]')
 }
 
 const toasted = (page, text) => until(page,
@@ -381,7 +385,19 @@ async function rebalancing(page) {
   assert.equal((await state()).automatic, true)
   await press(page, 'Only on request', '#rebalance')
   await toasted(page, 'on request only')
-  await press(page, 'Rebalance now', '#rebalance')
+  // A button that is held down while the page reads everything again still gets the click.
+  await page.evaluate(() => {
+    window.held = [...document.querySelectorAll('#rebalance button')].find(button => button.textContent === 'Rebalance now')
+    held.dispatchEvent(new PointerEvent('pointerdown', {bubbles: true}))
+  })
+  const isRead = response => response.url().endsWith('/ipfs/scrub')
+  await page.waitForResponse(isRead)
+  // What the answer before this one changed is shown by now.
+  await page.waitForResponse(isRead)
+  await page.evaluate(() => {
+    held.dispatchEvent(new PointerEvent('pointerup', {bubbles: true}))
+    if (held.isConnected) held.click()
+  })
   await toasted(page, 'has started')
   await usable(page, 'upkeep')
 }

@@ -23,10 +23,35 @@ function add(element, children) {
   }
 }
 
-// Replaces the content of an element.
+// The element that a pointer holds down, and content that waits until it is released: a button that is
+// replaced in between would get no click.
+let pressed = null
+const waiting = new Map()
+
+document.addEventListener('pointerdown', event => { pressed = event.target })
+for (const end of ['pointerup', 'pointercancel']) {
+  // The click follows the release, so what waits is shown one task later.
+  document.addEventListener(end, () => setTimeout(() => {
+    pressed = null
+    const late = [...waiting]
+    waiting.clear()
+    for (const [element, children] of late) fill(element, ...children)
+  }))
+}
+
+// Replaces the content of an element. A focused button or link keeps the focus if it is still there.
 export function fill(element, ...children) {
+  if (pressed && element.contains(pressed)) {
+    waiting.set(element, children)
+    return element
+  }
+  const focused = document.activeElement
+  const label = element.contains(focused) && focused !== element ? focused.textContent : null
+  const alike = () => [...element.querySelectorAll('button, a')].filter(control => control.textContent === label)
+  const at = label ? alike().indexOf(focused) : -1
   element.replaceChildren()
   add(element, children)
+  if (at >= 0) alike()[at]?.focus()
   return element
 }
 

@@ -100,11 +100,7 @@ function scrubs(state, changed) {
 export function upkeep(place) {
   async function refresh() {
     const [rebalance, scrub] = await Promise.all([json('GET', '/rebalance'), json('GET', '/ipfs/scrub')])
-    // A focused button stays in place, so that the keyboard can go on.
-    const focused = place.contains(document.activeElement) ? document.activeElement.textContent : null
     fill(place, balance(rebalance, refresh), scrubs(scrub, refresh))
-    const again = focused && [...place.querySelectorAll('button')].find(button => button.textContent === focused)
-    if (again) again.focus()
   }
   return refresh
 }
